@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The daemon: sessions, wire dialects, operations, and the command line."""
