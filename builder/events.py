@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a client that waits for builds is told, without regard to its dialect.
+
+Events of one goal arrive in the order they happened. A dialect turns them into
+its own form: trace lines for Guix clients, CBOR maps for native ones.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from store.paths import StorePath
+
+
+class Level(StrEnum):
+    """How much a message matters; the numbers of the protocol are its position."""
+
+    ERROR = "error"
+    INFO = "info"
+    TALKATIVE = "talkative"
+    CHATTY = "chatty"
+    DEBUG = "debug"
+    VOMIT = "vomit"
+
+
+class FailureKind(StrEnum):
+    """Why a build did not succeed; the words are stable."""
+
+    PERMANENT = "permanent-failure"
+    TRANSIENT = "transient-failure"
+    OUTPUT_REJECTED = "output-rejected"
+    INPUT_REJECTED = "input-rejected"
+    DEPENDENCY_FAILED = "dependency-failed"
+    TIMED_OUT = "timed-out"
+    SILENT = "silent-too-long"
+    LOG_LIMIT = "log-limit"
+    CACHED = "cached-failure"
+    NOT_DETERMINISTIC = "not-deterministic"
+    CANCELLED = "cancelled"
+    MISC = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A line for the client's user."""
+
+    text: str
+    level: Level = Level.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class GoalPlanned:
+    """A derivation will have to be built; `total` counts those planned so far for this request."""
+
+    drv: StorePath
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class GoalWaiting:
+    """A goal cannot go on yet: which of slot, lock, user or inputs it waits for, held by whom."""
+
+    drv: StorePath
+    what: str
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStarted:
+    """A builder runs; `log_file` is empty where no log is kept, `pid` is the container's first."""
+
+    drv: StorePath
+    system: str
+    log_file: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildLog:
+    """Bytes that the builder wrote to its standard output or error, as they came."""
+
+    drv: StorePath
+    pid: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSucceeded:
+    """All wanted outputs are registered; `seconds` is the wall time of the builder."""
+
+    drv: StorePath
+    outputs: tuple[StorePath, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFailed:
+    """A derivation was not built.
+
+    `status` is the number in Guix's ``@ build-failed`` trace.
+    """
+
+    drv: StorePath
+    kind: FailureKind
+    message: str
+    status: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HashMismatch:
+    """A fixed output has other content than its derivation states; hashes as the trace shows."""
+
+    path: StorePath
+    algorithm: str
+    expected: str
+    actual: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnsupportedPlatform:
+    """A derivation is for a system that this machine cannot run."""
+
+    drv: StorePath
+    system: str
+
+
+BuildEvent = (
+    Message
+    | GoalPlanned
+    | GoalWaiting
+    | BuildStarted
+    | BuildLog
+    | BuildSucceeded
+    | BuildFailed
+    | HashMismatch
+    | UnsupportedPlatform
+)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a client may ask of its builds, and what the daemon is configured to do."""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class BuildMode(Enum):
+    """The numbers are those of BuildPaths in the worker protocol."""
+
+    NORMAL = 0
+    REPAIR = 1
+    CHECK = 2
+
+
+class LogCompression(StrEnum):
+    """How build logs are stored; clients look for ``.gz``, ``.bz2``, then the plain file."""
+
+    GZIP = "gzip"
+    BZIP2 = "bzip2"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """The options of one request, already checked against what this client may set.
+
+    Times are in seconds; 0 means no limit.
+    """
+
+    mode: BuildMode = BuildMode.NORMAL
+    keep_failed: bool = False
+    keep_going: bool = False
+    cores: int = 0
+    max_jobs: int | None = None
+    timeout: int = 0
+    max_silent_time: int = 0
+    rounds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks. `uid` and `gid` are None where the peer is not known, as over TCP."""
+
+    session: int
+    pid: int | None
+    uid: int | None
+    gid: int | None
+    user: str
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """How this daemon builds, whoever asks.
+
+    Attributes:
+        system: The system whose builders run here, such as ``x86_64-linux``.
+        max_jobs: Builds that run at once.
+        cores: What ``NIX_BUILD_CORES`` says unless the client says otherwise; 0
+            lets the builder use all.
+        use_chroot: Whether builders run in a container.
+        chroot_directories: ``TARGET=SOURCE`` or plain paths of the host that
+            builders see too, read-only.
+        build_users_group: The group whose members builders run as; empty for none.
+        log_compression: How logs are stored.
+        keep_log: Whether logs are stored at all.
+        max_log_size: Bytes of output after which a build is ended; 0 for no limit.
+        cache_failures: Whether a permanent failure is remembered.
+        build_directory: The parent of build directories.
+        impersonate_linux_26: Whether 64-bit builders see a kernel 2.6.
+        disable_network: Whether fixed-output builders get no network either.
+        deduplicate: Whether equal files of the store share one inode.
+    """
+
+    system: str
+    max_jobs: int = 1
+    cores: int = 0
+    use_chroot: bool = True
+    chroot_directories: tuple[str, ...] = ()
+    build_users_group: str = ""
+    log_compression: LogCompression = LogCompression.GZIP
+    keep_log: bool = True
+    max_log_size: int = 0
+    cache_failures: bool = False
+    build_directory: str = "/tmp"  # noqa: S108 - the directory whose name builders see
+    impersonate_linux_26: bool = False
+    deduplicate: bool = True
