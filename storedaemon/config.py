@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The daemon's configuration, merged from command line, TOML file and environment.
+
+`make_config` merges what each source says of the options in
+`storedaemon.option_table`, the first source winning, and checks every value.
+Nothing here reads a file or the process's environment: sources are handed in.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from builder.options import BuildSettings, LogCompression
+from store.errors import StoreError
+from store.layout import Layout
+from storedaemon.addresses import Address, UnixAddress, absolute_path, parse_address
+from storedaemon.option_table import DEFAULT_STATE, OPTIONS, Option, Value, ValueType
+
+COMMAND_LINE = "command line"
+ENVIRONMENT = "environment"
+
+MAX_NUMBER = 2**31 - 1
+
+
+class ConfigError(StoreError):
+    """An option is unknown, or has a value it cannot have; the message names source and option."""
+
+    default_reason: ClassVar[str] = "configuration"
+
+
+_BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every option with its checked value; file names are absolute.
+
+    `listen` and `listen_guix` hold what was asked for; the properties apply the
+    defaults. Empty `system` means this machine's.
+    """
+
+    store: str
+    state: str
+    database: str
+    logs: str
+    configuration: str
+    build_directory: str
+    listen: tuple[str, ...]
+    listen_guix: tuple[str, ...]
+    build_users_group: str
+    system: str
+    max_jobs: int
+    cores: int
+    workers: int
+    chroot_directories: tuple[str, ...]
+    disable_chroot: bool
+    timeout: int
+    max_silent_time: int
+    rounds: int
+    log_compression: LogCompression
+    lose_logs: bool
+    max_log_size: int
+    cache_failures: bool
+    disable_deduplication: bool
+    impersonate_linux_26: bool
+    trusted_users: tuple[str, ...]
+    max_connections: int
+    log_level: str
+    log_format: str
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything of the store lies."""
+        return Layout(self.store, self.state, self.database, self.logs, self.configuration)
+
+    @property
+    def native_addresses(self) -> tuple[UnixAddress, ...]:
+        """Where native clients are served; the default holds when no socket at all is named."""
+        if self.listen or self.listen_guix:
+            return tuple(UnixAddress(path) for path in self.listen)
+        return (UnixAddress(native_socket(self.state)),)
+
+    @property
+    def guix_addresses(self) -> tuple[Address, ...]:
+        """Where Guix clients are served; the default holds when no socket at all is named."""
+        if self.listen or self.listen_guix:
+            return tuple(parse_address(text) for text in self.listen_guix)
+        return (UnixAddress(guix_socket(self.state)),)
+
+
+def native_socket(state: str) -> str:
+    """Name the socket on which native clients find the daemon of a state directory."""
+    return f"{state}/daemon-socket/storedaemon"
+
+
+def guix_socket(state: str) -> str:
+    """Name the socket on which Guix clients find the daemon of a state directory."""
+    return f"{state}/daemon-socket/socket"
+
+
+def build_settings(config: Config, system: str) -> BuildSettings:
+    """Tell the builder how this daemon builds; `system` is this machine's."""
+    return BuildSettings(
+        system=config.system or system,
+        max_jobs=config.max_jobs,
+        cores=config.cores,
+        use_chroot=not config.disable_chroot,
+        chroot_directories=config.chroot_directories,
+        build_users_group=config.build_users_group,
+        log_compression=config.log_compression,
+        keep_log=not config.lose_logs,
+        max_log_size=config.max_log_size,
+        cache_failures=config.cache_failures,
+        build_directory=config.build_directory,
+        impersonate_linux_26=config.impersonate_linux_26,
+        deduplicate=not config.disable_deduplication,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What one place says about the options.
+
+    Attributes:
+        label: How errors name the place: a file name, or `COMMAND_LINE`.
+        values: Values by option name: text, numbers and flags as TOML or argparse
+            give them; None counts as not said. Text is read where a number is wanted.
+        base: The directory at which relative file names start.
+    """
+
+    label: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    base: str = "/"
+
+
+def toml_source(text: str, label: str, base: str) -> Source:
+    """Read a configuration file whose text is given.
+
+    Raises:
+        ConfigError: It is not TOML.
+    """
+    import tomllib  # noqa: PLC0415 - the command line must not wait for it where no file is read
+
+    try:
+        return Source(label, tomllib.loads(text), base)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{label}: {error}") from error
+
+
+def environment_source(environment: Mapping[str, str]) -> Source:
+    """Pick the options that variables give; an empty variable counts as unset."""
+    values = {
+        option.name: next(filter(None, map(environment.get, option.environment)), None)
+        for option in OPTIONS
+    }
+    return Source(ENVIRONMENT, values)
+
+
+def make_config(sources: Sequence[Source]) -> Config:
+    """Merge the sources, the first that names an option winning, and fill in the defaults.
+
+    Raises:
+        ConfigError: Names the source, the option and what would be allowed.
+    """
+    values: dict[str, Any] = {}
+    for source in sources:
+        for name, value in source.values.items():
+            option = find_option(name, source.label)
+            if value is not None and name not in values:
+                values[name] = check(option, value, source)
+    complete: dict[str, Any] = {
+        option.attribute: values.get(option.name, option.default) for option in OPTIONS
+    }
+    complete |= _derived(complete)
+    complete["log_compression"] = LogCompression(complete["log_compression"])
+    return Config(**complete)
+
+
+def find_option(name: str, label: str) -> Option:
+    """Look an option up by its name.
+
+    Raises:
+        ConfigError: No option has that name.
+    """
+    option = _BY_NAME.get(name)
+    if option is None:
+        known = ", ".join(sorted(_BY_NAME))
+        raise ConfigError(f"{label}: there is no option '{name}'; the options are {known}")
+    return option
+
+
+def _derived(values: Mapping[str, Any]) -> dict[str, str]:
+    """Place the directories that nobody named: beside the state, unless it is the system's."""
+    state = values["state"]
+    system = state == DEFAULT_STATE
+    return {
+        "database": values["database"] or f"{state}/db",
+        "logs": values["logs"] or ("/var/log/guix" if system else f"{state}/log"),
+        "configuration": values["configuration"] or ("/etc/guix" if system else f"{state}/etc"),
+    }
+
+
+def check(option: Option, value: Any, source: Source) -> Value:
+    """Check one value as a source gives it.
+
+    Raises:
+        ConfigError: Names the source, the option and what would be allowed.
+    """
+    checker = _CHECKERS[option.type]
+    if not option.repeatable:
+        return checker(option, value, source)
+    items: Iterable[Any] = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(checker(option, item, source)) for item in items)
+
+
+def _text(option: Option, value: Any, source: Source) -> str:
+    if isinstance(value, str) and "\0" not in value:
+        return value
+    raise _unsuitable(option, value, source)
+
+
+def _number(option: Option, value: Any, source: Source) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:20])
+    good = isinstance(value, int) and not isinstance(value, bool)
+    if not good or not option.minimum <= value <= MAX_NUMBER:
+        raise _unsuitable(option, value, source)
+    return int(value)
+
+
+def _flag(option: Option, value: Any, source: Source) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _unsuitable(option, value, source)
+
+
+def _choice(option: Option, value: Any, source: Source) -> str:
+    if value in option.choices:
+        return str(value)
+    raise _unsuitable(option, value, source)
+
+
+def _path(option: Option, value: Any, source: Source) -> str:
+    return _absolute(_text(option, value, source), option, source)
+
+
+def _socket(option: Option, value: Any, source: Source) -> str:
+    try:
+        return str(parse_address(_text(option, value, source), source.base))
+    except StoreError as error:
+        raise ConfigError(f"{source.label}: {option.name}: {error.message}") from error
+
+
+def _bind(option: Option, value: Any, source: Source) -> str:
+    """Make ``DIR`` absolute, or the right side of ``TARGET=DIR``, as the reference splits it."""
+    target, equals, directory = _text(option, value, source).partition("=")
+    if not equals:
+        return _absolute(target, option, source)
+    if not target.startswith("/"):
+        raise _unsuitable(option, value, source)
+    absolute = _absolute(directory, option, source)
+    return f"{_absolute(target, option, source)}={absolute}"
+
+
+def _absolute(path: str, option: Option, source: Source) -> str:
+    if not path:
+        raise _unsuitable(option, path, source)
+    return absolute_path(path, source.base)
+
+
+_CHECKERS: Mapping[ValueType, Callable[[Option, Any, Source], str | int | bool]] = {
+    ValueType.TEXT: _text,
+    ValueType.PATH: _path,
+    ValueType.SOCKET: _socket,
+    ValueType.BIND: _bind,
+    ValueType.NUMBER: _number,
+    ValueType.FLAG: _flag,
+    ValueType.CHOICE: _choice,
+}
+
+
+def _unsuitable(option: Option, value: Any, source: Source) -> ConfigError:
+    shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}…"
+    return ConfigError(f"{source.label}: {option.name} must be {_allowed(option)}, not {shown}")
+
+
+def _allowed(option: Option) -> str:
+    match option.type:
+        case ValueType.NUMBER:
+            return f"a whole number from {option.minimum} to {MAX_NUMBER}"
+        case ValueType.CHOICE:
+            return "one of " + ", ".join(option.choices)
+        case ValueType.FLAG:
+            return "true or false"
+        case _:
+            return f"a {option.type}" + (" or a list of them" if option.repeatable else "")

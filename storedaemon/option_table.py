@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every option of the daemon, named once.
+
+The name is the key in a TOML file and, after ``--``, the option on the command
+line. How values are merged and checked is `storedaemon.config`'s business.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from builder.options import LogCompression
+
+DEFAULT_STATE = "/var/guix"
+
+
+class ValueType(StrEnum):
+    """What the value of an option is."""
+
+    TEXT = "text"
+    PATH = "file name"
+    SOCKET = "socket"
+    NUMBER = "number"
+    BIND = "directory, or TARGET=DIRECTORY with an absolute target"
+    FLAG = "true or false"
+    CHOICE = "choice"
+
+
+Value = str | int | bool | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    Attributes:
+        name: As in TOML, and after ``--`` on the command line.
+        type: What a value is; of a repeatable option, what each value is.
+        help: One line for ``--help``.
+        metavar: What stands for the value in ``--help``; empty for flags.
+        default: The value when nobody names one; None where it follows from others.
+        repeatable: Whether it holds a list: repeated on the command line, an array in TOML.
+        choices: All values of a `CHOICE`.
+        minimum: The smallest `NUMBER`.
+        environment: Variables that give it, the first that is set winning.
+        field: The attribute of `Config`, where it is not the name with underscores.
+    """
+
+    name: str
+    type: ValueType
+    help: str
+    metavar: str = ""
+    default: Value = None
+    repeatable: bool = False
+    choices: tuple[str, ...] = ()
+    minimum: int = 0
+    environment: tuple[str, ...] = ()
+    field: str = ""
+
+    @property
+    def attribute(self) -> str:
+        """The attribute of `Config` that holds the value."""
+        return self.field or self.name.replace("-", "_")
+
+
+def _directory(name: str, field: str, text: str, *variables: str, default: Value = None) -> Option:
+    return Option(name, ValueType.PATH, text, "DIR", default, environment=variables, field=field)
+
+
+def _flag(name: str, text: str) -> Option:
+    return Option(name, ValueType.FLAG, text, default=False)
+
+
+def _number(name: str, text: str, default: int, metavar: str = "N", minimum: int = 0) -> Option:
+    return Option(name, ValueType.NUMBER, text, metavar, default, minimum=minimum)
+
+
+def _list(name: str, kind: ValueType, text: str, metavar: str, field: str = "") -> Option:
+    return Option(name, kind, text, metavar, (), repeatable=True, field=field)
+
+
+def _choice(name: str, text: str, default: str, *choices: str) -> Option:
+    return Option(name, ValueType.CHOICE, text, "|".join(choices), default, choices=choices)
+
+
+OPTIONS: tuple[Option, ...] = (
+    _directory(
+        "store",
+        "store",
+        "the store directory (/gnu/store)",
+        "NIX_STORE_DIR",
+        "NIX_STORE",
+        default="/gnu/store",
+    ),
+    _directory(
+        "state",
+        "state",
+        "roots, profiles, sockets (/var/guix)",
+        "GUIX_STATE_DIRECTORY",
+        default=DEFAULT_STATE,
+    ),
+    _directory(
+        "database-directory", "database", "the database (STATE/db)", "GUIX_DATABASE_DIRECTORY"
+    ),
+    _directory(
+        "log-directory",
+        "logs",
+        "build logs (/var/log/guix; STATE/log when --state is elsewhere)",
+        "GUIX_LOG_DIRECTORY",
+    ),
+    _directory(
+        "configuration-directory",
+        "configuration",
+        "keys and the access-control list (/etc/guix; STATE/etc when --state is elsewhere)",
+        "GUIX_CONFIGURATION_DIRECTORY",
+    ),
+    _directory(
+        "build-directory",
+        "build_directory",
+        "where build directories are made (/tmp)",
+        "TMPDIR",
+        default="/tmp",  # noqa: S108 - builds get a private directory inside it
+    ),
+    _list("listen", ValueType.PATH, "listen on a Unix socket for native clients", "PATH"),
+    _list(
+        "listen-guix",
+        ValueType.SOCKET,
+        "listen for Guix clients: a Unix socket, or HOST[:PORT]",
+        "ADDRESS",
+    ),
+    Option(
+        "build-users-group", ValueType.TEXT, "run builds as the members of a group", "GROUP", ""
+    ),
+    Option("system", ValueType.TEXT, "the system whose builders run here", "SYSTEM", ""),
+    _number("max-jobs", "build at most N derivations at once", 1, minimum=1),
+    _number("cores", "tell each build to use N cores; 0 means all there are", 0),
+    _number("workers", "processes that hash and scan store items; 0 means one a CPU", 0),
+    _list(
+        "chroot-directory",
+        ValueType.BIND,
+        "let builds see a directory of the host, read-only",
+        "DIR|TARGET=DIR",
+        field="chroot_directories",
+    ),
+    _flag("disable-chroot", "run builds without a container"),
+    _number("timeout", "end a build after that many seconds; 0 means never", 86400, "SECONDS"),
+    _number(
+        "max-silent-time",
+        "end a build that prints nothing that long; 0 means never",
+        3600,
+        "SECONDS",
+    ),
+    _number("rounds", "build each derivation N times and compare", 1, minimum=1),
+    _choice("log-compression", "how build logs are stored", "gzip", *LogCompression),
+    _flag("lose-logs", "keep no build logs"),
+    _number("max-log-size", "end a build whose log grows beyond it; 0 means never", 0, "BYTES"),
+    _flag("cache-failures", "remember builds that failed"),
+    _flag("disable-deduplication", "do not share equal files of the store"),
+    Option(
+        "impersonate-linux-2.6",
+        ValueType.FLAG,
+        "let builds see a kernel named 2.6",
+        default=False,
+        field="impersonate_linux_26",
+    ),
+    _list(
+        "trusted-user",
+        ValueType.TEXT,
+        "trust what this user asks, beside root",
+        "USER|@GROUP",
+        field="trusted_users",
+    ),
+    _number("max-connections", "serve at most N clients at once", 4096, minimum=1),
+    _choice("log-level", "what the daemon reports", "info", "debug", "info", "warning", "error"),
+    _choice("log-format", "how the daemon reports it", "auto", "auto", "console", "json"),
+)
