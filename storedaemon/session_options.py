@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a client may set for its session, and what becomes of it; pure.
+
+Some settings are anybody's, all others take effect only when a trusted client
+sends them: an untrusted one's are kept under another name. Entry points:
+`SessionOptions`, `apply_settings`, `build_options`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from builder.options import BuildMode, BuildOptions
+from store.errors import StoreError
+from storedaemon.config import Config
+
+# The settings that every client may give, as in the reference.
+NUMBERS: Mapping[str, str] = {
+    "build-timeout": "timeout",
+    "build-max-silent-time": "max_silent_time",
+    "build-max-jobs": "max_jobs",
+    "build-cores": "cores",
+    "build-repeat": "repeat",
+}
+FLAGS: Mapping[str, str] = {"multiplexed-build-output": "multiplexed_build_output"}
+
+UNTRUSTED_PREFIX = "untrusted-"
+MAX_NUMBER = 2**31 - 1
+# More would only serve to fill memory; Guix's client sends about ten.
+MAX_SETTINGS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What a client set for its session; None where it said nothing and the daemon decides.
+
+    Attributes:
+        keep_failed: Keep the directories of failed builds.
+        keep_going: Build what can be built when something failed.
+        fallback: Build what cannot be substituted.
+        verbosity: How much the client wants to be told, 0 to 5.
+        use_offload: Whether builds may be handed to other machines.
+        print_build_trace: Whether ``@ build-started`` lines are wanted.
+        use_substitutes: Whether substitutes may be used.
+        timeout: Seconds a build may take; 0 for no limit.
+        max_silent_time: Seconds a build may stay silent; 0 for no limit.
+        max_jobs: Builds of this client at once.
+        cores: What builds are told; 0 for all.
+        repeat: How often a build is repeated to compare its results.
+        multiplexed_build_output: Whether log lines are framed with their build.
+        settings: All other settings by name; those of an untrusted client bear
+            the prefix ``untrusted-``.
+    """
+
+    keep_failed: bool = False
+    keep_going: bool = False
+    fallback: bool = False
+    verbosity: int = 0
+    use_offload: bool = True
+    print_build_trace: bool = False
+    use_substitutes: bool = True
+    timeout: int | None = None
+    max_silent_time: int | None = None
+    max_jobs: int | None = None
+    cores: int | None = None
+    repeat: int | None = None
+    multiplexed_build_output: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def apply_settings(
+    options: SessionOptions, pairs: Iterable[tuple[str, str]], *, trusted: bool
+) -> SessionOptions:
+    """Take the name and value pairs of a client into its options.
+
+    Raises:
+        StoreError: With reason ``invalid-setting``: a value is not what its name
+            needs, or the pairs are too many.
+    """
+    known: dict[str, int | bool] = {}
+    others = dict(options.settings)
+    for name, value in pairs:
+        if name in NUMBERS:
+            known[NUMBERS[name]] = _number(name, value)
+        elif name in FLAGS:
+            known[FLAGS[name]] = _flag(name, value)
+        else:
+            others[name if trusted else UNTRUSTED_PREFIX + name] = value
+    if len(others) > MAX_SETTINGS:
+        raise StoreError(
+            f"a session may set at most {MAX_SETTINGS} options", reason="invalid-setting"
+        )
+    return replace(options, **known, settings=others)  # type: ignore[arg-type]
+
+
+def _number(name: str, value: str) -> int:
+    if value.isascii() and value.isdigit() and len(value) <= 10 and int(value) <= MAX_NUMBER:
+        return int(value)
+    raise StoreError(
+        f"configuration setting `{name}' should have an integer value", reason="invalid-setting"
+    )
+
+
+def _flag(name: str, value: str) -> bool:
+    if value in ("true", "false"):
+        return value == "true"
+    raise StoreError(
+        f"configuration option `{name}' should be either `true' or `false', not `{value:.80}'",
+        reason="invalid-setting",
+    )
+
+
+def build_options(options: SessionOptions, config: Config, mode: BuildMode) -> BuildOptions:
+    """Merge what a client set with what the daemon is configured to do otherwise."""
+    rounds = config.rounds if options.repeat is None else options.repeat + 1
+    silence = options.max_silent_time
+    return BuildOptions(
+        mode=mode,
+        keep_failed=options.keep_failed,
+        keep_going=options.keep_going,
+        cores=config.cores if options.cores is None else options.cores,
+        max_jobs=options.max_jobs,
+        timeout=config.timeout if options.timeout is None else options.timeout,
+        max_silent_time=config.max_silent_time if silence is None else silence,
+        rounds=rounds,
+    )
