@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Connections to the store's SQLite file, all set up alike.
+
+Checkpoints are never made by a connection itself: they sync files, and some
+connections live on the event loop (`store.database.checkpoints`).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from store.errors import DatabaseError
+
+# Reading a mapped file saves a system call a page; what lies beyond is read the usual way.
+_MAPPED_BYTES = 1 << 30
+_STATEMENTS = 64
+# A reader of a WAL database is only ever refused while another process recovers it from
+# a crash, which takes milliseconds.
+_READ_ATTEMPTS = 2000
+
+WalHook = Callable[[int], None]
+
+
+def open_connection(path: str, *, create: bool = False) -> apsw.Connection:
+    """Open the database as the C++ daemon does: WAL, foreign keys, no sync on commit.
+
+    Raises:
+        DatabaseError: The file is absent, or no database.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
+    if create:
+        flags |= apsw.SQLITE_OPEN_CREATE
+    with translated_errors(f"cannot open store database `{path}'"):
+        connection = apsw.Connection(path, flags=flags, statementcachesize=_STATEMENTS)
+        # Creating the WAL file may meet another process that does the same.
+        connection.set_busy_timeout(60_000)
+        for pragma in (
+            "foreign_keys = 1",
+            "synchronous = normal",
+            "journal_mode = wal",
+            "wal_autocheckpoint = 0",
+            f"mmap_size = {_MAPPED_BYTES}",
+        ):
+            connection.execute(f"pragma {pragma}").fetchall()
+        connection.set_busy_timeout(0)
+    return connection
+
+
+def patient_reads(connection: apsw.Connection, writing: Callable[[], bool]) -> None:
+    """Let reads outlast a recovery by another process; a write is refused at once."""
+
+    def busy(attempts: int) -> bool:
+        if writing() or attempts >= _READ_ATTEMPTS:
+            return False
+        time.sleep(0.001)
+        return True
+
+    connection.set_busy_handler(busy)
+
+
+def after_commit(connection: apsw.Connection, hook: WalHook) -> None:
+    """Call `hook` with the number of pages in the WAL after each commit."""
+
+    def committed(_connection: apsw.Connection, _name: str, pages: int) -> int:
+        hook(pages)
+        return apsw.SQLITE_OK
+
+    connection.set_wal_hook(committed)
+
+
+@contextmanager
+def translated_errors(doing: str) -> Iterator[None]:
+    """Turn SQLite's errors, but for contention, into `DatabaseError`."""
+    try:
+        yield
+    except apsw.BusyError:
+        raise
+    except apsw.Error as error:
+        raise DatabaseError(f"{doing}: {error}") from error

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole-file locks that the C++ daemon's POSIX locks respect.
+
+Open-file-description locks conflict with POSIX ones, but belong to the open
+file rather than to the process: closing another descriptor of the same file
+does not drop them. Nothing here waits, except `wait`, which is for threads.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+from enum import Enum
+
+
+class LockMode(Enum):
+    """Whether others may hold the lock as well; the values are fcntl's."""
+
+    SHARED = fcntl.F_RDLCK
+    EXCLUSIVE = fcntl.F_WRLCK
+
+
+def _whole_file(kind: int) -> bytes:
+    # struct flock of 64-bit Linux: type, whence, start, length (0: to the end), pid (0 for OFD).
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+
+
+_UNLOCK = _whole_file(fcntl.F_UNLCK)
+_REQUESTS = {mode: _whole_file(mode.value) for mode in LockMode}
+
+
+def try_lock(fd: int, mode: LockMode) -> bool:
+    """Take, upgrade or downgrade the lock of `fd`; return whether that worked at once."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _REQUESTS[mode])
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def wait(fd: int, mode: LockMode) -> None:
+    """Take, upgrade or downgrade the lock of `fd`, however long that takes."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, _REQUESTS[mode])
+
+
+def unlock(fd: int) -> None:
+    """Give the lock of `fd` back."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _UNLOCK)
+
+
+def open_lock_file(path: str) -> int:
+    """Open a lock file for reading and writing, made with mode 0600 where it is absent."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
