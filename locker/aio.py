@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The daemon's end of a channel to a helper: `locker.channel` for trio.
+
+`send` and `receive` try the system call first and wait only where it would block. A call
+that does not block is no checkpoint: a checkpoint would cost more than the transaction.
+`receive` makes one after a run of messages, so that a chatty helper cannot keep the loop.
+"""
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from locker.channel import Outgoing, open_packet, receive_packet
+from locker.codec import Codec
+from locker.errors import ChannelClosedError
+
+MAX_BURST = 64
+"""Messages received in a row before other tasks get their turn."""
+
+
+class AsyncChannel:
+    """A channel for trio tasks; any number may send, one may receive.
+
+    Args:
+        sock: A connected SOCK_SEQPACKET socket; the channel owns it.
+        codec: The messages of both directions.
+    """
+
+    def __init__(self, sock: socket.socket, codec: Codec) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._codec = codec
+        self._turn = trio.StrictFIFOLock()
+        self._burst = 0
+
+    async def send(self, message: object, fds: Sequence[int] = ()) -> None:
+        """Send a message with duplicates of the descriptors; messages keep their order.
+
+        Cancelled, it has sent nothing.
+
+        Raises:
+            ChannelClosedError: The other end is gone, or `close` was called.
+        """
+        with Outgoing(self._codec, message, fds) as outgoing:
+            if self._turn.locked() or not self._send_now(outgoing):
+                await self._send_in_turn(outgoing)
+
+    def _send_now(self, outgoing: Outgoing) -> bool:
+        self._check_open()
+        try:
+            outgoing.send(self._socket)
+        except BlockingIOError:
+            return False
+        return True
+
+    async def _send_in_turn(self, outgoing: Outgoing) -> None:
+        async with self._turn:
+            while not self._send_now(outgoing):
+                try:
+                    await trio.lowlevel.wait_writable(self._socket)
+                except trio.ClosedResourceError as error:
+                    raise ChannelClosedError("this end of the channel is closed") from error
+
+    async def receive(self) -> tuple[Any, tuple[int, ...]]:
+        """Wait for a message; give it and its descriptors, which are now the caller's.
+
+        Raises:
+            ChannelClosedError: The other end is gone, or `close` was called.
+            MessageError: What arrived is no message; the channel remains usable.
+        """
+        self._burst += 1
+        if self._burst > MAX_BURST:
+            self._burst = 0
+            await trio.lowlevel.checkpoint()
+        while True:
+            self._check_open()
+            try:
+                packet = receive_packet(self._socket)
+            except BlockingIOError:
+                await self._wait_readable()
+            else:
+                return open_packet(self._codec, packet)
+
+    async def _wait_readable(self) -> None:
+        self._burst = 0
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+        except trio.ClosedResourceError as error:
+            raise ChannelClosedError("this end of the channel is closed") from error
+
+    def _check_open(self) -> None:
+        if self._socket.fileno() < 0:
+            raise ChannelClosedError("this end of the channel is closed")
+
+    def close(self) -> None:
+        """Close the socket; waiting tasks get `ChannelClosedError`, and the helper ends."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
