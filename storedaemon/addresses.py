@@ -62,7 +62,7 @@ def parse_address(text: str, base: str = "/") -> Address:
 def absolute_path(path: str, base: str) -> str:
     """Make a file name absolute and plain, by its text alone."""
     # POSIX lets two leading slashes mean something else, so normpath keeps them.
-    normal = os.path.normpath(os.path.join(base, path))  # noqa: PTH118 - pure text
+    normal = os.path.normpath(os.path.join(base, path))
     return "/" + normal.lstrip("/")
 
 

@@ -62,7 +62,7 @@ class Listener:
         # Somebody else may have removed it or put his own in its place.
         with contextlib.suppress(FileNotFoundError):
             if _identity(self.address) == self.identity:
-                os.unlink(self.address)  # noqa: PTH108 - a plain text address
+                os.unlink(self.address)
 
 
 def open_listeners(guix: Iterable[Address], native: Iterable[UnixAddress]) -> tuple[Listener, ...]:
@@ -105,7 +105,7 @@ def _open_unix(path: str, dialect: Dialect) -> Listener:
             sock.bind(name)
         # Everybody may connect who can reach the directory; its mode decides. The
         # socket accepts nobody before `listen`, so its mode is right in time.
-        os.chmod(path, 0o666)  # noqa: S103, PTH101
+        os.chmod(path, 0o666)  # noqa: S103
         sock.listen(BACKLOG)
         sock.setblocking(False)
         return Listener(sock, dialect, path, _identity(path))
@@ -148,7 +148,7 @@ def _remove_stale(path: str) -> None:
         try:
             probe.connect(name)
         except ConnectionRefusedError:
-            os.unlink(path)  # noqa: PTH108 - a plain text address
+            os.unlink(path)
             return
         except BlockingIOError:
             pass  # Its backlog is full: somebody listens, and is busy.
