@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Temporary roots: items that a session works with, which no collector may delete.
+
+A process has one file, ``temproots/PID``, of paths that each end in NUL. Its
+lock is the protocol, which the C++ daemon's collector takes part in:
+
+* We hold it shared for as long as we live. A collector that gets it
+  exclusively knows that we died, and removes the file.
+* We hold it exclusively while we write. A collector holds it shared from
+  reading the file until it has deleted its garbage, so a root cannot come into
+  being meanwhile and be overlooked.
+* The file comes into being under the shared `gc.lock`, which a collector holds
+  exclusively from before it lists the directory.
+
+Our sessions share the file. What no session needs any more stays in it, which
+costs nothing but space, until that makes up most of it; then it is rewritten.
+"""
+
+import errno
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Self
+
+import trio
+
+from store import filelocks
+from store.filelocks import LockMode
+from store.layout import Layout
+from store.paths import StorePath
+
+#: Holds the lock of an open file shared; waits without blocking the event loop.
+HoldShared = Callable[[int], AbstractAsyncContextManager[object]]
+
+# Entries that nobody needs, before the file is rewritten without them.
+_MOST_STALE = 1024
+_FIRST_DELAY = 0.001
+_LONGEST_DELAY = 0.1
+
+
+class TempRoots:
+    """The temporary roots of this process; make one with `open`.
+
+    Args:
+        fd: The file, locked shared.
+        layout: Of the store.
+        hold_shared: How to wait for a collector.
+    """
+
+    def __init__(self, fd: int, layout: Layout, hold_shared: HoldShared) -> None:
+        self._fd = fd
+        self._layout = layout
+        self._hold_shared = hold_shared
+        self._users: Counter[StorePath] = Counter()
+        self._stale = 0
+        self._size = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, layout: Layout, hold_shared: HoldShared) -> AsyncIterator["TempRoots"]:
+        """Make this process's file, for as long as the context lasts."""
+        os.makedirs(layout.temp_roots, exist_ok=True)
+        name = f"{layout.temp_roots}/{os.getpid()}"
+        fd = await _create(name, layout, hold_shared)
+        try:
+            yield cls(fd, layout, hold_shared)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+            os.close(fd)
+
+    def session(self) -> "SessionRoots":
+        """Return an empty set of roots for one session."""
+        return SessionRoots(self)
+
+    def live(self) -> frozenset[StorePath]:
+        """Return what some session needs."""
+        return frozenset(path for path, users in self._users.items() if users)
+
+    async def sync_with_collector(self) -> None:
+        """Wait until no collection is going on (what clients call SyncWithGC)."""
+        async with _collector_lock(self._layout, self._hold_shared):
+            pass
+
+    async def hold(self, paths: Iterable[StorePath]) -> None:
+        """Count one more user of each path, once they are safe from collectors."""
+        chosen = list(paths)
+        delay = _FIRST_DELAY
+        while not self._hold_now(chosen):
+            async with _collector_lock(self._layout, self._hold_shared):
+                # A collector drops the big lock some microseconds before it drops our file's.
+                if self._hold_now(chosen):
+                    return
+            await trio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
+
+    def release(self, paths: Iterable[StorePath]) -> None:
+        """Count one user less of each path."""
+        for path in paths:
+            self._users[path] -= 1
+            if not self._users[path]:
+                self._stale += 1
+        if self._stale > max(_MOST_STALE, len(self._users) // 2):
+            self._rewrite()
+
+    def _hold_now(self, paths: list[StorePath]) -> bool:
+        """Do what `hold` does, unless a collector is at work; return whether."""
+        # What is in the file is safe already: a collector that runs now has read it.
+        missing = [path for path in dict.fromkeys(paths) if path not in self._users]
+        if missing:
+            if not filelocks.try_lock(self._fd, LockMode.EXCLUSIVE):
+                return False
+            try:
+                self._write(missing, self._size)
+            finally:
+                filelocks.try_lock(self._fd, LockMode.SHARED)
+        for path in paths:
+            if self._users.get(path) == 0:
+                self._stale -= 1
+            self._users[path] += 1
+        return True
+
+    def _rewrite(self) -> None:
+        """Write only what is needed, unless a collector is at work: then some later time."""
+        if not filelocks.try_lock(self._fd, LockMode.EXCLUSIVE):
+            return
+        try:
+            self._users = Counter({path: users for path, users in self._users.items() if users})
+            self._stale = 0
+            self._write(self._users, 0)
+            os.ftruncate(self._fd, self._size)
+        finally:
+            filelocks.try_lock(self._fd, LockMode.SHARED)
+
+    def _write(self, paths: Iterable[StorePath], offset: int) -> None:
+        data = b"".join(path.encode() + b"\0" for path in paths)
+        written = os.pwrite(self._fd, data, offset)
+        if written != len(data):
+            raise OSError(errno.ENOSPC, "no space for temporary roots")
+        self._size = offset + written
+
+
+class SessionRoots:
+    """The temporary roots of one session, given up when it ends."""
+
+    __slots__ = ("_paths", "_roots")
+
+    def __init__(self, roots: TempRoots) -> None:
+        self._roots = roots
+        self._paths: set[StorePath] = set()
+
+    async def add(self, *paths: StorePath) -> None:
+        """Keep items from collectors until this session ends.
+
+        They need not be valid. Waits while a collection is going on, which may
+        be about to delete them.
+        """
+        new = {path for path in paths if path not in self._paths}
+        if new:
+            await self._roots.hold(new)
+            self._paths |= new
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._paths
+
+    def close(self) -> None:
+        """Give all of them up."""
+        paths, self._paths = self._paths, set()
+        self._roots.release(paths)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+@asynccontextmanager
+async def _collector_lock(layout: Layout, hold_shared: HoldShared) -> AsyncIterator[None]:
+    """Hold the lock that keeps collectors from starting."""
+    fd = filelocks.open_lock_file(layout.gc_lock)
+    try:
+        # A lock that is free is taken at once, which spares a trip to the locker.
+        if filelocks.try_lock(fd, LockMode.SHARED):
+            yield
+        else:
+            async with hold_shared(fd):
+                yield
+    finally:
+        os.close(fd)
+
+
+async def _create(name: str, layout: Layout, hold_shared: HoldShared) -> int:
+    """Make the file and lock it shared, as the C++ daemon does."""
+    while True:
+        async with _collector_lock(layout, hold_shared):
+            with suppress(FileNotFoundError):
+                # Left by a dead process that had our number.
+                os.unlink(name)
+            fd = filelocks.open_lock_file(name)
+        # A collector that came in between has removed the file and written to it.
+        if filelocks.try_lock(fd, LockMode.SHARED) and not os.fstat(fd).st_size:
+            return fd
+        os.close(fd)
+        await trio.lowlevel.checkpoint()
