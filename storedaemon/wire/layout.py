@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A message as fields in a row: one description that both reads and writes it.
+
+A dialect states its messages as `Field` lists in which each field says which
+minor versions have it; `layout_for` gives the `Layout` for one minor. Nothing
+else looks at the peer's version.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from storedaemon.wire.primitives import Kind, Many
+
+LATEST = 256
+"""No minor is as large: it is the low byte of a version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value of a message.
+
+    Attributes:
+        name: The attribute of the message that holds it.
+        kind: How it looks on the wire.
+        since: The first minor that has it.
+        before: The first minor that no longer has it.
+    """
+
+    name: str
+    kind: Kind[Any]
+    since: int = 0
+    before: int = LATEST
+
+
+@dataclass(frozen=True, slots=True)
+class Obsolete(Field):
+    """A value that is still sent but means nothing: `value` is written, anything is read."""
+
+    value: Any = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The fields of one message for one minor version.
+
+    Attributes:
+        type: The message.
+        fields: What is on the wire, in order.
+        positional: Whether the values in order are the message's arguments.
+    """
+
+    type: type[Any]
+    fields: tuple[Field, ...]
+    positional: bool
+    lists: tuple[Many[Any] | None, ...]
+
+    def build(self, values: list[Any]) -> Any:
+        """Make the message from the values of all fields."""
+        if self.positional:
+            return self.type(*values)
+        named = zip(self.fields, values, strict=True)
+        return self.type(**{f.name: v for f, v in named if not isinstance(f, Obsolete)})
+
+    def write(self, message: Any, parts: list[bytes]) -> None:
+        """Append the bytes of all fields."""
+        for field in self.fields:
+            value = field.value if isinstance(field, Obsolete) else getattr(message, field.name)
+            field.kind.write(value, parts)
+
+
+def layout_for(minor: int, message: type[Any], fields: Iterable[Field]) -> Layout:
+    """Make the layout that peers of one minor version use."""
+    present = tuple(field for field in fields if field.since <= minor < field.before)
+    names = tuple(field.name for field in present)
+    return Layout(
+        message,
+        present,
+        positional=names == tuple(message.__dataclass_fields__)[: len(names)],
+        lists=tuple(field.kind if isinstance(field.kind, Many) else None for field in present),
+    )
