@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Those who follow a build, and how they are told what happens.
+
+Each request has a queue. Events about the course of builds always enter it: they
+are small, and there are a few for each build. Log output enters while the queue
+holds less than a bound; beyond it a sole follower slows the builder down, as a
+terminal would, but where others follow too the slow one loses output instead.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+import trio
+
+from builder.events import BuildEvent, BuildLog, Level, Message
+
+LOG_BOUND = 1024 * 1024
+"""Bytes of log output that may wait for one client; a few screens of the chattiest builder."""
+
+
+class EventQueue:
+    """The events that one request has not been told yet."""
+
+    def __init__(self) -> None:
+        self._events: deque[BuildEvent] = deque()
+        self._log_size = 0
+        self._left_out = 0
+        self._closed = False
+        self._filled = trio.lowlevel.ParkingLot()
+        self._drained = trio.lowlevel.ParkingLot()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether log output may enter."""
+        return self._log_size < LOG_BOUND or self._closed
+
+    def put(self, event: BuildEvent) -> None:
+        """Add an event, whatever the queue holds."""
+        if self._closed:
+            return
+        if isinstance(event, BuildLog):
+            self._confess()
+            self._log_size += len(event.data)
+        self._events.append(event)
+        self._filled.unpark()
+
+    def leave_out(self, size: int) -> None:
+        """Note that `size` bytes of output were not added."""
+        self._left_out += size
+
+    def close(self) -> None:
+        """Say that nothing will be added; nobody waits for room any more."""
+        self._closed = True
+        self._filled.unpark_all()
+        self._drained.unpark_all()
+
+    async def wait_for_room(self) -> None:
+        """Wait until log output may enter."""
+        while not self.has_room:
+            await self._drained.park()
+
+    def __aiter__(self) -> "EventQueue":
+        return self
+
+    async def __anext__(self) -> BuildEvent:
+        while not self._events:
+            if self._closed:
+                raise StopAsyncIteration
+            await self._filled.park()
+        event = self._events.popleft()
+        if isinstance(event, BuildLog):
+            self._log_size -= len(event.data)
+            if self.has_room:
+                self._drained.unpark_all()
+        return event
+
+    def _confess(self) -> None:
+        if self._left_out:
+            text = (
+                f"({self._left_out} bytes of build output were left out: this client reads slowly)"
+            )
+            self._left_out = 0
+            self._events.append(Message(text, Level.INFO))
+
+
+class Audience:
+    """The queues of the requests that follow one build."""
+
+    def __init__(self) -> None:
+        self._queues: list[EventQueue] = []
+
+    def __iter__(self) -> Iterator[EventQueue]:
+        return iter(self._queues)
+
+    def add(self, queue: EventQueue) -> None:
+        """Let a request follow from now on."""
+        self._queues.append(queue)
+
+    def remove(self, queue: EventQueue) -> None:
+        """Let a request follow no longer."""
+        self._queues.remove(queue)
+
+    def tell(self, event: BuildEvent) -> None:
+        """Tell all about the course of the build."""
+        for queue in self._queues:
+            queue.put(event)
+
+    async def tell_log(self, event: BuildLog) -> None:
+        """Tell all what the builder printed; waits only for a sole follower."""
+        if len(self._queues) == 1:
+            await self._queues[0].wait_for_room()
+        for queue in self._queues:
+            if queue.has_room:
+                queue.put(event)
+            else:
+                queue.leave_out(len(event.data))

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The directories of one build on the host: made, given to the build user, kept or deleted.
+
+What a builder owns always lies below a directory that it does not own and nobody
+else may enter: nobody can reach it from outside while it is being changed, and
+the builder cannot let anybody in (CVE-2021-27851). In a container these are
+
+    BUILDS/guix-build-NAME.drv-N/      the daemon's, mode 0700
+        top/                           the build directory
+        tmp/                           what the builder sees as /tmp
+    STORE/HASH-NAME.drv.chroot/        the daemon's, mode 0700; where a collector
+        store/                         knows it; takes the outputs
+
+and outside one the first directory is the build directory itself.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from builder.environment import build_directory_name
+from builder.plan import Workplace
+from builder.users import BuildUser
+from store.paths import StorePath
+
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class BuildDirectories:
+    """Where one build lies, as parents and names for deletion, and as paths for mounting.
+
+    Attributes:
+        top: The outermost build directory.
+        chroot: The directory that holds the outputs; None outside a container.
+        workplace: What of it a builder uses.
+    """
+
+    top: str
+    chroot: str | None
+    workplace: Workplace
+
+    @property
+    def deletable(self) -> tuple[str, ...]:
+        """The trees that a build leaves behind."""
+        return (self.top,) if self.chroot is None else (self.chroot, self.top)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """Open a directory that is none of a builder's, for what lies in it."""
+    fd = os.open(path, DIRECTORY_FLAGS)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def make_top(parent: str, derivation_name: str) -> str:
+    """Make a new directory ``guix-build-NAME-N`` with mode 0700; N is the first that is free."""
+    for number in count():
+        path = f"{parent}/guix-build-{derivation_name}-{number}"
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+            return path
+    raise AssertionError
+
+
+def make_isolated(
+    parent: str, drv: StorePath, derivation_name: str, user: BuildUser | None
+) -> BuildDirectories:
+    """Make the directories of a build in a container.
+
+    The chroot directory must not exist.
+    """
+    chroot = f"{drv}.chroot"
+    os.mkdir(chroot, 0o700)
+    with opened(chroot) as fd:
+        _make(fd, "store", 0o1775, None if user is None else (0, user.gid))
+    top = make_top(parent, derivation_name)
+    with opened(top) as fd:
+        _make(fd, "top", 0o700, None if user is None else (user.uid, user.gid))
+        _make(fd, "tmp", 0o1777, None)
+    return BuildDirectories(
+        top,
+        chroot,
+        Workplace(
+            build=f"{top}/top",
+            seen_as=f"/tmp/{build_directory_name(derivation_name)}",  # noqa: S108
+            temporary=f"{top}/tmp",
+            store=f"{chroot}/store",
+        ),
+    )
+
+
+def make_open(
+    parent: str, store: str, derivation_name: str, user: BuildUser | None
+) -> BuildDirectories:
+    """Make the build directory of a build without a container."""
+    top = make_top(parent, derivation_name)
+    if user is not None:
+        os.chown(top, user.uid, user.gid, follow_symlinks=False)
+    return BuildDirectories(top, None, Workplace(top, top, None, store))
+
+
+def write_files(directory: str, files: Mapping[str, str]) -> None:
+    """Write new files, readable by all, into a build directory that no builder has used yet."""
+    with opened(directory) as fd:
+        for name, text in files.items():
+            _write_new(fd, name, text.encode("utf-8", "surrogateescape"))
+
+
+def _make(parent: int, name: str, mode: int, owner: tuple[int, int] | None) -> None:
+    os.mkdir(name, 0o700, dir_fd=parent)
+    if owner is not None:
+        os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+    if mode != 0o700:
+        os.chmod(name, mode, dir_fd=parent)
+
+
+def _write_new(parent: int, name: str, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o644, dir_fd=parent)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+
+
+def release_kept(directories: BuildDirectories) -> str:
+    """Put a kept build directory in the place of its outermost one, and return its path.
+
+    What the client's user gets must have the name that builders saw as their parent.
+    """
+    if directories.workplace.build == directories.top:
+        return directories.top
+    pivot = f"{directories.top}.pivot"
+    os.rename(directories.top, pivot)
+    os.rename(f"{pivot}/top", directories.top)
+    return directories.top

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The environment variables a builder sees. Pure.
+
+Recipes depend on every one of these names and on their order of precedence, so
+they are those of the C++ daemon: the daemon's defaults, over them the
+derivation's own, over them the directories; and for a fixed output what it asks
+of the daemon's own environment.
+"""
+
+from collections.abc import Mapping
+
+from store.derivations import Derivation
+
+HOME = "/homeless-shelter"
+"""A home that does not exist, so that no program finds settings in it."""
+
+NO_PATH = "/path-not-set"
+"""A PATH that finds nothing: shells fill in a default of their own for an empty one."""
+
+TEMPORARY_NAMES = ("TMPDIR", "TEMPDIR", "TMP", "TEMP")
+
+
+def builder_environment(
+    derivation: Derivation,
+    *,
+    store: str,
+    cores: int,
+    build_directory: str,
+    daemon_environment: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the whole environment of a builder.
+
+    Args:
+        derivation: What is built.
+        store: The store directory.
+        cores: What the client, or else the daemon, allows; 0 for all.
+        build_directory: The build directory as the builder sees it.
+        daemon_environment: Where the values for `impureEnvVars` come from; only
+            fixed outputs get them, since their content is known beforehand.
+    """
+    directories = dict.fromkeys(("NIX_BUILD_TOP", "PWD", *TEMPORARY_NAMES), build_directory)
+    return {
+        "PATH": NO_PATH,
+        "HOME": HOME,
+        "NIX_STORE": store,
+        "NIX_BUILD_CORES": str(cores),
+        **derivation.env,
+        **directories,
+        **_impure_variables(derivation, daemon_environment),
+    }
+
+
+def _impure_variables(derivation: Derivation, source: Mapping[str, str]) -> dict[str, str]:
+    if not derivation.is_fixed_output:
+        return {}
+    names = derivation.env.get("impureEnvVars", "").split()
+    return {name: source.get(name, "") for name in names}
+
+
+def build_directory_name(derivation_name: str) -> str:
+    """Return the name, under /tmp, of the build directory that every container shows."""
+    return f"guix-build-{derivation_name}-0"

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a derivation to the description of the container that builds it. Pure.
+
+What a builder sees is what the C++ daemon shows it: recipes rely on each of
+these names. Of the store it sees its inputs, read-only, in a directory of its
+own that also takes its outputs.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from builder.container import (
+    ALL_NAMESPACES,
+    DEVICES,
+    GUEST_GID,
+    GUEST_UID,
+    Bind,
+    Command,
+    Container,
+    Devices,
+    Directory,
+    File,
+    GuestIdentity,
+    HostIdentity,
+    Identity,
+    Operation,
+    Proc,
+    PseudoTerminals,
+    SameIdentity,
+    SharedMemory,
+    arrange,
+)
+from builder.environment import builder_environment
+from builder.platforms import Machine
+from builder.users import BuildUser
+from store.derivations import Derivation
+from store.paths import StorePath
+
+HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
+"""What names mean in a container without a network."""
+
+NETWORK_FILES = ("/etc/services", "/etc/nsswitch.conf", "/etc/hosts", "/etc/resolv.conf")
+"""Files of the host that fixed-output builders see: downloads name hosts and services."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """The directories of one build, on the host.
+
+    Attributes:
+        build: The build directory.
+        seen_as: The build directory as the builder sees it.
+        temporary: What the builder sees as /tmp; None outside a container.
+        store: The directory that takes the outputs: the store itself outside a container.
+    """
+
+    build: str
+    seen_as: str
+    temporary: str | None
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What matters of the machine, the same for all builds.
+
+    Attributes:
+        machine: What it can run.
+        devices: The device nodes to show.
+        environment: The daemon's environment, for `impureEnvVars`.
+        chroot_directories: ``TARGET=SOURCE`` or plain paths that all builders see too.
+        impersonate_linux_26: Whether builders see a kernel 2.6.
+    """
+
+    machine: Machine
+    environment: Mapping[str, str]
+    devices: tuple[str, ...] = DEVICES
+    chroot_directories: tuple[str, ...] = ()
+    impersonate_linux_26: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """All that decides about a container, beside the host.
+
+    Attributes:
+        derivation: What is built.
+        workplace: Where.
+        store: The store directory.
+        inputs: The items it may see: the closure of its inputs.
+        user: As whom; None for the daemon's own user, in a user namespace.
+        isolated: Whether in a container.
+        cores: How many processors it is told to use; 0 for all.
+    """
+
+    derivation: Derivation
+    workplace: Workplace
+    store: str
+    inputs: tuple[StorePath, ...]
+    user: BuildUser | None
+    isolated: bool
+    cores: int
+
+
+def container_for(plan: BuildPlan, host: Host) -> Container:
+    """Return the description of the container for a build."""
+    return Container(
+        command=_command(plan, host),
+        identity=_identity(plan),
+        operations=arrange(_operations(plan, host)) if plan.isolated else (),
+        namespaces=ALL_NAMESPACES if plan.isolated else (),
+        personality=host.machine.personality(
+            plan.derivation.system, impersonate_linux_26=host.impersonate_linux_26
+        ),
+    )
+
+
+def _command(plan: BuildPlan, host: Host) -> Command:
+    derivation = plan.derivation
+    environment = builder_environment(
+        derivation,
+        store=plan.store,
+        cores=plan.cores,
+        build_directory=plan.workplace.seen_as,
+        daemon_environment=host.environment,
+    )
+    name = derivation.builder.rpartition("/")[2]
+    return Command(
+        program=_octets(derivation.builder),
+        arguments=tuple(map(_octets, (name, *derivation.args))),
+        environment=tuple((_octets(key), _octets(value)) for key, value in environment.items()),
+        directory=plan.workplace.seen_as,
+        beneath=plan.store,
+    )
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _identity(plan: BuildPlan) -> Identity:
+    if plan.user is not None:
+        return HostIdentity(plan.user.uid, plan.user.gid, plan.user.groups)
+    return GuestIdentity() if plan.isolated else SameIdentity()
+
+
+def _operations(plan: BuildPlan, host: Host) -> Iterator[Operation]:
+    workplace = plan.workplace
+    yield from _files(plan)
+    for text in host.chroot_directories:
+        yield _chroot_directory(text)
+    yield from _inside_mounts(host)
+    assert workplace.temporary is not None, "a container has a /tmp of its own"
+    yield Bind(workplace.temporary, "/tmp", read_only=False)  # noqa: S108 - a private one
+    yield Bind(workplace.build, workplace.seen_as, read_only=False)
+    yield Bind(workplace.store, plan.store, read_only=False)
+    outputs = set(plan.derivation.output_paths)
+    for path in plan.inputs:
+        # A valid output that is made again must not lie in the way of the new one.
+        if path not in outputs:
+            yield Bind(path, path)
+
+
+def _inside_mounts(host: Host) -> Iterator[Operation]:
+    yield Proc()
+    if all(_target_of(text) != "/dev" for text in host.chroot_directories):
+        yield Devices(nodes=host.devices)
+        yield SharedMemory()
+        yield PseudoTerminals()
+
+
+def _files(plan: BuildPlan) -> Iterator[Operation]:
+    uid = plan.user.uid if plan.user else GUEST_UID
+    gid = plan.user.gid if plan.user else GUEST_GID
+    yield Directory("/etc")
+    yield File("/etc/passwd", _passwd(uid, gid), 0o644)
+    yield File("/etc/group", f"nixbld:!:{gid}:\n".encode(), 0o644)
+    if plan.derivation.is_fixed_output:
+        yield from (Bind(path, path, optional=True) for path in NETWORK_FILES)
+    else:
+        yield File("/etc/hosts", HOSTS, 0o644)
+
+
+def _passwd(uid: int, gid: int) -> bytes:
+    # Samba, in the tests of some packages, wants there to be a user "nobody".
+    return (
+        f"nixbld:x:{uid}:{gid}:Nix build user:/:/noshell\nnobody:x:65534:65534:Nobody:/:/noshell\n"
+    ).encode()
+
+
+def _target_of(text: str) -> str:
+    return text.partition("=")[0]
+
+
+def _chroot_directory(text: str) -> Bind:
+    target, _, source = text.partition("=")
+    return Bind(source or target, target)
