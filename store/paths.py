@@ -29,7 +29,7 @@ DERIVATION_SUFFIX = ".drv"
 
 _NAME_CHARACTERS = r"A-Za-z0-9+\-._?="
 _NAME = re.compile(rf"(?!\.)[{_NAME_CHARACTERS}]{{1,{MAX_NAME_LENGTH}}}")
-_ITEM = re.compile(rf"[{base32.ALPHABET}]{{{HASH_PART_LENGTH}}}-{_NAME.pattern}")
+_ITEM = rf"[{base32.ALPHABET}]{{{HASH_PART_LENGTH}}}-{_NAME.pattern}"
 _FOREIGN_CHARACTER = re.compile(f"[^{_NAME_CHARACTERS}]", re.DOTALL)
 
 
@@ -77,12 +77,15 @@ class StoreDirectory:
 
     path: str
     _prefix: str = field(init=False, repr=False, compare=False)
+    _item: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         components = self.path.split("/")
         if len(components) < 2 or components[0] or {"", ".", ".."} & set(components[1:]):
             raise ValueError(f"the store must be an absolute, plain path, not '{self.path}'")
-        object.__setattr__(self, "_prefix", self.path + "/")
+        prefix = self.path + "/"
+        object.__setattr__(self, "_prefix", prefix)
+        object.__setattr__(self, "_item", re.compile(re.escape(prefix) + _ITEM))
 
     def parse(self, text: str) -> StorePath:
         """Return `text` as the store path it is.
@@ -91,7 +94,7 @@ class StoreDirectory:
             InvalidPathError: It lies elsewhere or below an item ("is not in the
                 store", which clients know), or is no hash, dash and name.
         """
-        if text.startswith(self._prefix) and _ITEM.fullmatch(text, len(self._prefix)):
+        if self._item.fullmatch(text):
             return StorePath(text)
         if not self.names_entry(text):
             raise InvalidPathError(f"path `{text}' is not in the store")
@@ -99,8 +102,7 @@ class StoreDirectory:
 
     def is_store_path(self, text: str) -> bool:
         """Return whether `parse` would accept `text`."""
-        start = len(self._prefix)
-        return text.startswith(self._prefix) and _ITEM.fullmatch(text, start) is not None
+        return self._item.fullmatch(text) is not None
 
     def contains(self, text: str) -> bool:
         """Return whether `text` is spelt as something in the store, at any depth."""
