@@ -44,10 +44,25 @@ class AsyncChannel:
             ChannelClosedError: The other end is gone, or `close` was called.
         """
         with Outgoing(self._codec, message, fds) as outgoing:
-            if self._turn.locked() or not self._send_now(outgoing):
+            if not self._send_now(outgoing):
                 await self._send_in_turn(outgoing)
 
+    def send_nowait(self, message: object, fds: Sequence[int] = ()) -> None:
+        """Send a message if that needs no waiting.
+
+        Raises:
+            trio.WouldBlock: It does; nothing is sent.
+            ChannelClosedError: The other end is gone, or `close` was called.
+        """
+        with Outgoing(self._codec, message, fds) as outgoing:
+            if not self._send_now(outgoing):
+                raise trio.WouldBlock
+
     def _send_now(self, outgoing: Outgoing) -> bool:
+        """Send unless others wait for their turn, or the socket is full."""
+        return not self._turn.locked() and self._try_send(outgoing)
+
+    def _try_send(self, outgoing: Outgoing) -> bool:
         self._check_open()
         try:
             outgoing.send(self._socket)
@@ -57,7 +72,7 @@ class AsyncChannel:
 
     async def _send_in_turn(self, outgoing: Outgoing) -> None:
         async with self._turn:
-            while not self._send_now(outgoing):
+            while not self._try_send(outgoing):
                 try:
                     await trio.lowlevel.wait_writable(self._socket)
                 except trio.ClosedResourceError as error:
