@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The spawner: a small process that turns container descriptions into children of the daemon.
+
+    client.py      the daemon's side: `Spawner`
+    messages.py    what travels between both, imported by both
+    main.py        the spawner's loop
+    clone.py       clone3: a child that is the daemon's
+    child.py       what the child does between clone and exec, step by step
+    root.py, mounts.py, identity.py, network.py, program.py, seccomp.py, landlock.py
+                   the steps
+    syscalls.py    the kernel's names for what Python does not offer
+
+It is started before the daemon has any thread, because a process with threads cannot
+safely be forked, and stays small, because the price of a fork is the size of its memory.
+"""

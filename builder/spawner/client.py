@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The daemon's side of the spawner.
+
+Entry points: `start_spawner` before the daemon has threads, `Spawner.run` as a task of its
+nursery, then `Spawner.spawn`.
+"""
+
+import contextlib
+import os
+from collections.abc import Generator
+from typing import Any
+
+import trio
+
+from builder.container import Container
+from builder.spawner.messages import (
+    CODEC,
+    STATUS_CODEC,
+    SetupFailure,
+    Spawned,
+    SpawnRefused,
+    SpawnRequest,
+)
+from locker.aio import AsyncChannel
+from locker.errors import HelperError
+from locker.start import StartedHelper, start_helper
+from reaper.monitor import ProcessMonitor
+from reaper.process import Process
+
+_STATUS_SIZE = 4096  # PIPE_BUF: a failure is written at once
+
+
+class SpawnError(Exception):
+    """No process could be made.
+
+    Args:
+        message: A sentence that names what was wrong, without a final full stop.
+        errno: The error number, 0 where there is none.
+    """
+
+    reason = "spawn"
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.errno = errno
+
+
+class SpawnerGoneError(SpawnError):
+    """The spawner has died. No other can be started, since this process has threads by now."""
+
+    reason = "spawner-gone"
+
+
+class SetupError(SpawnError):
+    """A process was made, but it could not become the builder.
+
+    Attributes:
+        step: The step that failed: ``operation``, ``program``, ``execute``, …
+        errno: The error number; ENOEXEC in ``execute`` is a program for another machine.
+        text: What was wrong, without the step.
+    """
+
+    reason = "setup"
+
+    def __init__(self, step: str, errno: int, text: str) -> None:
+        super().__init__(f"while setting up the child process: in phase {step}: {text}", errno)
+        self.step = step
+        self.text = text
+
+
+def start_spawner() -> StartedHelper:
+    """Start the process; must come before this process's first thread.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    return start_helper("builder.spawner")
+
+
+class _Pending:
+    """A request without a reply; holds the monitor's expectation of a child until it comes."""
+
+    def __init__(self, expectation: contextlib.AbstractContextManager[None]) -> None:
+        self.replied = trio.Event()
+        self.process: Process | None = None
+        self.error: SpawnError | None = None
+        self.abandoned = False
+        self._expectation = contextlib.ExitStack()
+        self._expectation.enter_context(expectation)
+
+    def settle(self, process: Process | None = None, error: SpawnError | None = None) -> None:
+        """Record the reply."""
+        self.process, self.error = process, error
+        self._expectation.close()
+        self.replied.set()
+        if self.abandoned and process is not None:
+            process.kill()
+
+
+class Setup:
+    """The time from the making of a process to the exec of its program; to be awaited.
+
+    Awaiting returns once the program has been executed, or the process has ended without
+    saying why. It raises `SetupError` where the process could not become the builder, and
+    the process then ends by itself. Cancelled, it kills the process. It may be awaited once.
+    """
+
+    def __init__(self, container: Container, process: Process, reader: int) -> None:
+        self._container = container
+        self._process = process
+        self._reader = reader
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._finish().__await__()
+
+    async def _finish(self) -> None:
+        try:
+            data = await _read(self._reader)
+        except BaseException:
+            self._process.kill()
+            raise
+        finally:
+            self.close()
+        if data:
+            raise _setup_error(self._container, STATUS_CODEC.decode(data))
+
+    def close(self) -> None:
+        """Stop caring; a process that is not yet the builder then ends by itself."""
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
+
+
+async def _read(fd: int) -> bytes:
+    while True:
+        try:
+            return os.read(fd, _STATUS_SIZE)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(fd)
+
+
+def _setup_error(container: Container, failure: SetupFailure) -> SetupError:
+    text = failure.text
+    if failure.operation is not None:
+        text = f"{container.operations[failure.operation].describe()}: {text}"
+    elif failure.step in ("program", "execute") and failure.errno:
+        program = container.command.program.decode(errors="backslashreplace")
+        text = f"executing `{program}': {text}"
+    elif failure.step == "directory":
+        text = f"changing into `{container.command.directory}': {text}"
+    return SetupError(failure.step, failure.errno, text)
+
+
+class SpawnedProcess:
+    """A container's first process.
+
+    Attributes:
+        process: It, to wait for or to kill; killing it kills all in its PID namespace.
+        setup: To be awaited once; see `Setup`.
+    """
+
+    __slots__ = ("process", "setup")
+
+    def __init__(self, process: Process, setup: Setup) -> None:
+        self.process = process
+        self.setup = setup
+
+
+class Spawner:
+    """Has containers started; any number at once.
+
+    Args:
+        channel: A channel to the spawner with `messages.CODEC`; it remains the caller's.
+        monitor: Where the processes are registered.
+    """
+
+    def __init__(self, channel: AsyncChannel, monitor: ProcessMonitor) -> None:
+        self._channel = channel
+        self._monitor = monitor
+        self._pending: dict[int, _Pending] = {}
+        self._next_number = 0
+        self._gone = False
+
+    @classmethod
+    def from_helper(cls, helper: StartedHelper, monitor: ProcessMonitor) -> "Spawner":
+        """Make one for a process that `start_spawner` started."""
+        return cls(AsyncChannel(helper.socket, CODEC), monitor)
+
+    def close(self) -> None:
+        """Close the channel, which ends the spawner and `run`."""
+        self._channel.close()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take replies until the spawner is gone; then every spawn fails."""
+        task_status.started()
+        try:
+            while True:
+                reply, fds = await self._channel.receive()
+                self._take(reply, fds)
+        except HelperError:
+            pass  # whoever waits or asks is told below; the channel has closed the descriptors
+        finally:
+            self._gone = True
+            for pending in self._pending.values():
+                pending.settle(error=_gone())
+            self._pending.clear()
+
+    def _take(self, reply: Spawned | SpawnRefused, fds: tuple[int, ...]) -> None:
+        pending = self._pending.pop(reply.number)
+        match reply:
+            case Spawned(pid=pid):
+                pending.settle(self._monitor.register(pid, fds[0]))
+            case SpawnRefused(errno=code, text=text):
+                pending.settle(error=SpawnError(f"cannot make a process: {text}", code))
+
+    async def spawn(
+        self, container: Container, *, stdout_fd: int, stdin_fd: int | None = None
+    ) -> SpawnedProcess:
+        """Have a container started.
+
+        Args:
+            container: What to start.
+            stdout_fd: What becomes its standard output and error; remains the caller's.
+            stdin_fd: What becomes its standard input, ``/dev/null`` if None.
+
+        Returns:
+            The process; await its `setup` next. A process whose caller is cancelled here is
+            killed and reaped.
+
+        Raises:
+            SpawnError: No process could be made.
+            SpawnerGoneError: There is no spawner any more.
+        """
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_blocking(reader, False)
+            try:
+                pending = await self._request(container, (stdout_fd, writer), stdin_fd)
+            finally:
+                os.close(writer)
+            process = await self._reply(pending)
+        except BaseException:
+            os.close(reader)
+            raise
+        return SpawnedProcess(process, Setup(container, process, reader))
+
+    async def _request(
+        self, container: Container, fds: tuple[int, int], stdin_fd: int | None
+    ) -> _Pending:
+        if self._gone:
+            raise _gone()
+        number, self._next_number = self._next_number, self._next_number + 1
+        pending = self._pending[number] = _Pending(self._monitor.expecting())
+        request = SpawnRequest(number, container, stdin_fd is not None)
+        try:
+            await self._channel.send(request, fds if stdin_fd is None else (*fds, stdin_fd))
+        except BaseException as error:
+            self._pending.pop(number, None)
+            pending.settle()
+            if isinstance(error, HelperError):
+                raise _gone() from error
+            raise
+        return pending
+
+    async def _reply(self, pending: _Pending) -> Process:
+        try:
+            await pending.replied.wait()
+        except trio.Cancelled:
+            pending.abandoned = True
+            if pending.process is not None:
+                pending.process.kill()
+            raise
+        if pending.error is not None:
+            raise pending.error
+        assert pending.process is not None
+        return pending.process
+
+
+def _gone() -> SpawnerGoneError:
+    return SpawnerGoneError("the spawner is gone; the daemon must be restarted to build again")

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the daemon and the spawner say to each other.
+
+Beside a `SpawnRequest` go the descriptors of the container: standard output and error
+in one, the write end of the status pipe, and standard input if there is one. Beside a
+`Spawned` goes a pidfd. The status pipe belongs to one container: its end is closed by
+the exec that succeeds; otherwise a `SetupFailure` is in it.
+"""
+
+from dataclasses import dataclass
+
+from builder.container import Container
+from locker.codec import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnRequest:
+    """Start a container; `number` is chosen by the client and comes back in the reply."""
+
+    number: int
+    container: Container
+    has_stdin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The container's first process exists; `pid` is its number for the daemon."""
+
+    number: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnRefused:
+    """No process could be made."""
+
+    number: int
+    errno: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetupFailure:
+    """The process could not become the builder.
+
+    Attributes:
+        step: Which step failed, a word that does not change once released.
+        errno: The error number, 0 where the fault is none of the kernel's.
+        text: What was wrong, without the text of the error number.
+        operation: The position of the operation that failed, None where it was another step.
+    """
+
+    step: str
+    errno: int
+    text: str
+    operation: int | None = None
+
+
+CODEC = Codec(SpawnRequest, Spawned, SpawnRefused, descriptors={SpawnRequest: 3, Spawned: 1})
+STATUS_CODEC = Codec(SetupFailure)

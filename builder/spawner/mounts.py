@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is mounted and made in a container's root, by descriptors alone.
+
+Targets are resolved relative to the new root without following any symbolic link, so a
+link in one mount cannot lead the next one elsewhere.
+
+Entry points: `mount_tree`, `mount_file_system`, and `Workshop`, which executes the steps of a
+script.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from builder.spawner.script import Step
+from builder.spawner.syscalls import (
+    AT_EMPTY_PATH,
+    AT_RECURSIVE,
+    FSCONFIG_CMD_CREATE,
+    FSCONFIG_SET_STRING,
+    FSMOUNT_CLOEXEC,
+    FSOPEN_CLOEXEC,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    OPEN_TREE_CLONE,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    fsconfig,
+    fsmount,
+    fsopen,
+    how_to_open,
+    mount_attributes,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    openat2,
+)
+
+AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
+_CLONE_TREE = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW
+_DIRECTORY = how_to_open(os.O_PATH | os.O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+_SEALED = mount_attributes(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
+_LINKS = (
+    (b"fd", b"/proc/self/fd"),
+    (b"stdin", b"/proc/self/fd/0"),
+    (b"stdout", b"/proc/self/fd/1"),
+    (b"stderr", b"/proc/self/fd/2"),
+    (b"ptmx", b"/dev/pts/ptmx"),
+)
+
+
+def mount_tree(source: bytes) -> int:
+    """Give a mount of its own for a file or directory and all that is mounted below it.
+
+    The mount is attached nowhere and goes away with the descriptor. A symbolic link as
+    the last component is not followed.
+    """
+    return open_tree(AT_FDCWD, source, _CLONE_TREE)
+
+
+def mount_file_system(
+    kind: bytes, options: tuple[tuple[bytes, bytes], ...], attributes: int
+) -> int:
+    """Give a mount, attached nowhere, of a new file system."""
+    context = fsopen(kind, FSOPEN_CLOEXEC)
+    try:
+        for name, value in options:
+            fsconfig(context, FSCONFIG_SET_STRING, name, value, 0)
+        fsconfig(context, FSCONFIG_CMD_CREATE, None, None, 0)
+        return fsmount(context, FSMOUNT_CLOEXEC, attributes)
+    finally:
+        os.close(context)
+
+
+def fill_devices(directory: int, nodes: tuple[bytes, ...]) -> None:
+    """Fill a new file system with device nodes and what goes with them, and seal it.
+
+    Nodes are mounts of the host's: a user namespace may not make any. Writing to a device
+    is no writing to its file system, so all of it can be read-only.
+    """
+    for name in (b"shm", b"pts"):
+        os.mkdir(name, 0o755, dir_fd=directory)
+    for name, destination in _LINKS:
+        os.symlink(destination, name, dir_fd=directory)
+    for node in nodes:
+        os.mknod(node, stat.S_IFREG | 0o600, dir_fd=directory)
+        mount = mount_tree(b"/dev/" + node)
+        try:
+            move_mount(mount, b"", directory, node, MOVE_MOUNT_F_EMPTY_PATH)
+        finally:
+            os.close(mount)
+    mount_setattr(directory, b"", AT_EMPTY_PATH | AT_RECURSIVE, _SEALED, len(_SEALED))
+
+
+class DeviceTemplate(NamedTuple):
+    """A finished device directory, attached nowhere, of which a container takes a copy."""
+
+    mount: int
+    nodes: tuple[bytes, ...]
+
+
+def make_device_template(nodes: tuple[bytes, ...]) -> DeviceTemplate | None:
+    """Make a template; None where only an attached mount can be mounted on or copied.
+
+    Linux 6.15 has lifted that, and a user without privileges cannot mount here at all.
+    """
+    mount = -1
+    try:
+        mount = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
+        fill_devices(mount, nodes)
+        os.close(open_tree(mount, b"", _CLONE_TREE | AT_EMPTY_PATH))
+    except OSError:
+        if mount >= 0:
+            os.close(mount)
+        return None
+    return DeviceTemplate(mount, nodes)
+
+
+class Workshop:
+    """Executes the steps of a script in a root.
+
+    Args:
+        root: A descriptor of the root directory.
+        devices: A finished device directory to copy, where one could be made.
+    """
+
+    def __init__(self, root: int, devices: DeviceTemplate | None = None) -> None:
+        self._root = root
+        self._template = devices
+        self._parents: dict[bytes, int] = {b"": root}
+        self._executors: tuple[Callable[..., None], ...] = (
+            self._bind,
+            self._make_file,
+            self._make_directory,
+            self._make_link,
+            self._mount,
+            self._make_devices,
+        )
+
+    def execute(self, step: Step) -> None:
+        """Execute one step.
+
+        Raises:
+            OSError: It failed.
+        """
+        number, parent, name, *rest = step
+        self._executors[number](parent, name, *rest)
+
+    def _parent(self, path: bytes) -> int:
+        """Give a descriptor of a directory, which is made if it is missing."""
+        fd = self._parents.get(path)
+        if fd is None:
+            try:
+                fd = openat2(self._root, path, _DIRECTORY, len(_DIRECTORY))
+            except FileNotFoundError:
+                above, _, name = path.rpartition(b"/")
+                os.mkdir(name, 0o755, dir_fd=self._parent(above))
+                fd = openat2(self._root, path, _DIRECTORY, len(_DIRECTORY))
+            self._parents[path] = fd
+        return fd
+
+    def _attach(self, mount: int, parent: bytes, name: bytes) -> None:
+        """Put a mount in its place; directories opened beneath the place are forgotten."""
+        move_mount(mount, b"", self._parent(parent), name, MOVE_MOUNT_F_EMPTY_PATH)
+        place = parent + b"/" + name
+        covered = [p for p in self._parents if p == place or p.startswith(place + b"/")]
+        for path in covered:
+            os.close(self._parents.pop(path))
+
+    def _make_place(self, parent: bytes, name: bytes) -> None:
+        """Make sure that there is a directory to mount on."""
+        try:
+            os.mkdir(name, 0o755, dir_fd=self._parent(parent))
+        except FileExistsError:
+            pass  # what is there shows at the mount, which follows no link
+
+    def _bind(
+        self, parent: bytes, name: bytes, source: bytes, attributes: bytes, optional: bool
+    ) -> None:
+        try:
+            mount = mount_tree(source)
+        except FileNotFoundError:
+            if optional:
+                return
+            raise
+        try:
+            kind = stat.S_IFMT(os.fstat(mount).st_mode)
+            if kind == stat.S_IFLNK:
+                os.symlink(os.readlink(b"", dir_fd=mount), name, dir_fd=self._parent(parent))
+                return
+            if kind == stat.S_IFDIR:
+                self._make_place(parent, name)
+            else:
+                self._make_file_place(parent, name)
+            mount_setattr(mount, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, len(attributes))
+            self._attach(mount, parent, name)
+        finally:
+            os.close(mount)
+
+    def _make_file_place(self, parent: bytes, name: bytes) -> None:
+        try:
+            os.mknod(name, stat.S_IFREG | 0o600, dir_fd=self._parent(parent))
+        except FileExistsError:
+            pass  # as for directories
+
+    def _make_file(self, parent: bytes, name: bytes, contents: bytes, mode: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        fd = os.open(name, flags, mode, dir_fd=self._parent(parent))
+        try:
+            view = memoryview(contents)
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+
+    def _make_directory(self, parent: bytes, name: bytes, mode: int, uid: int, gid: int) -> None:
+        above = self._parent(parent)
+        try:
+            os.mkdir(name, mode, dir_fd=above)
+        except FileExistsError:
+            self._change_directory(above, name, mode)
+        if (uid, gid) != (-1, -1):
+            os.chown(name, uid, gid, dir_fd=above, follow_symlinks=False)
+
+    def _change_directory(self, above: int, name: bytes, mode: int) -> None:
+        fd = os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+
+    def _make_link(self, parent: bytes, name: bytes, destination: bytes) -> None:
+        os.symlink(destination, name, dir_fd=self._parent(parent))
+
+    def _make_devices(self, parent: bytes, name: bytes, nodes: tuple[bytes, ...]) -> None:
+        template = self._template
+        if template is not None and template.nodes == nodes:
+            mount = open_tree(template.mount, b"", _CLONE_TREE | AT_EMPTY_PATH)
+        else:
+            mount = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
+            template = None
+        try:
+            self._make_place(parent, name)
+            self._attach(mount, parent, name)
+            if template is None:
+                fill_devices(mount, nodes)
+        finally:
+            os.close(mount)
+
+    def _mount(self, parent: bytes, name: bytes, *file_system: Any) -> None:
+        mount = mount_file_system(*file_system)
+        try:
+            self._make_place(parent, name)
+            self._attach(mount, parent, name)
+        finally:
+            os.close(mount)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container description in the form that a child executes.
+
+A child that was just forked pays for each page it touches, and one that was made in
+advance gets its script over a socket. So everything that can be computed before is: a
+script is made of tuples, bytes and numbers only, which marshal carries, and paths are
+split and encoded.
+
+Entry point: `translate`.
+"""
+
+import os
+from typing import Any, NamedTuple
+
+from builder.container import (
+    Bind,
+    Container,
+    Devices,
+    Directory,
+    File,
+    GuestIdentity,
+    HostIdentity,
+    Identity,
+    Operation,
+    Proc,
+    PseudoTerminals,
+    SharedMemory,
+    Symlink,
+    Tmpfs,
+)
+from builder.spawner.syscalls import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    mount_attributes,
+)
+
+Step = tuple[Any, ...]
+"""The number of a function of `mounts.EXECUTORS`, the parent directory, the name, and more."""
+
+BIND, MAKE_FILE, MAKE_DIRECTORY, MAKE_LINK, MOUNT, MAKE_DEVICES = range(6)
+
+
+class Script(NamedTuple):
+    """All that a child needs; see `builder.container.Container` for the meanings."""
+
+    isolated: bool
+    network: bool
+    root: bytes | None
+    root_mode: int
+    steps: tuple[Step, ...]
+    host_name: bytes
+    domain_name: bytes
+    directory: bytes
+    personality: int
+    limits: tuple[tuple[int, int, int], ...]
+    sacrifice: bool
+    ids: tuple[int, int, tuple[int, ...]] | None
+    guest: tuple[bytes, bytes, bool] | None
+    filtered: bool
+    program: bytes
+    beneath: bytes | None
+    arguments: tuple[bytes, ...]
+    environment: tuple[tuple[bytes, bytes], ...]
+
+
+def translate(container: Container) -> Script:
+    """Give the script for a container."""
+    command, identity = container.command, container.identity
+    return Script(
+        isolated=container.isolated,
+        network="network" in container.namespaces,
+        root=None if container.root.path is None else os.fsencode(container.root.path),
+        root_mode=container.root.mode,
+        steps=tuple(map(_step, container.operations)) if container.isolated else (),
+        host_name=container.host_name.encode(),
+        domain_name=container.domain_name.encode(),
+        directory=os.fsencode(command.directory),
+        personality=container.personality.number,
+        limits=tuple((i.resource, i.soft, i.hard) for i in container.limits),
+        sacrifice=container.sacrifice,
+        ids=_ids(identity),
+        guest=_guest(identity),
+        filtered=container.filter_system_calls,
+        program=command.program,
+        beneath=None if command.beneath is None else os.fsencode(command.beneath),
+        arguments=command.arguments,
+        environment=command.environment,
+    )
+
+
+def _ids(identity: Identity) -> tuple[int, int, tuple[int, ...]] | None:
+    if isinstance(identity, HostIdentity):
+        return identity.uid, identity.gid, identity.groups
+    return None
+
+
+def _guest(identity: Identity) -> tuple[bytes, bytes, bool] | None:
+    if not isinstance(identity, GuestIdentity):
+        return None
+    uid_map = b"%d %d 1\n" % (identity.uid, os.geteuid())
+    gid_map = b"%d %d 1\n" % (identity.gid, os.getegid())
+    return uid_map, gid_map, identity.lock_mounts
+
+
+def _step(operation: Operation) -> Step:
+    parent, _, name = os.fsencode(operation.target).rpartition(b"/")
+    match operation:
+        case Bind():
+            return (BIND, parent, name, *_bind(operation))
+        case File():
+            return (MAKE_FILE, parent, name, operation.contents, operation.mode)
+        case Directory():
+            owner = tuple(-1 if i is None else i for i in (operation.uid, operation.gid))
+            return (MAKE_DIRECTORY, parent, name, operation.mode, *owner)
+        case Symlink():
+            return (MAKE_LINK, parent, name, os.fsencode(operation.destination))
+        case Devices():
+            return (MAKE_DEVICES, parent, name, tuple(map(os.fsencode, operation.nodes)))
+        case Tmpfs() | Proc() | SharedMemory() | PseudoTerminals():
+            return (MOUNT, parent, name, *_file_system(operation))
+
+
+def _bind(operation: Bind) -> tuple[bytes, bytes, bool]:
+    attributes = MOUNT_ATTR_NOSUID
+    if operation.read_only:
+        attributes |= MOUNT_ATTR_RDONLY
+    if not operation.devices:
+        attributes |= MOUNT_ATTR_NODEV
+    return os.fsencode(operation.source), mount_attributes(attributes), operation.optional
+
+
+def _file_system(
+    operation: Tmpfs | Proc | SharedMemory | PseudoTerminals,
+) -> tuple[bytes, tuple[tuple[bytes, bytes], ...], int]:
+    """Give its type, its options and its mount attributes."""
+    plain = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+    match operation:
+        case Proc():
+            return b"proc", (), plain | MOUNT_ATTR_NOEXEC
+        case SharedMemory():
+            return b"tmpfs", ((b"mode", b"1777"),), plain
+        case PseudoTerminals():
+            options = (b"mode", b"0620"), (b"ptmxmode", b"0666")
+            return b"devpts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
+        case Tmpfs():
+            mode = (b"mode", b"%o" % operation.mode)
+            size = () if operation.size is None else ((b"size", b"%d" % operation.size),)
+            return b"tmpfs", (mode, *size), plain
