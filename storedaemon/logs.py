@@ -59,9 +59,10 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> Logger:
         processors=_processors(form, colors=target.isatty()),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(TolerantStream(target)),  # type: ignore[arg-type]
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )
-    logger: Logger = structlog.get_logger()
+    # `bind` gives a logger that is made up; `get_logger` alone one that is made up at each call.
+    logger: Logger = structlog.get_logger().bind()
     return logger
 
 

@@ -8,6 +8,7 @@ beyond memory (temporary roots) is given back then. Entry point: `Session`.
 import time
 
 from builder.options import BuildMode, BuildOptions, Client
+from store.temproots import SessionRoots
 from storedaemon.config import Config
 from storedaemon.logs import Logger, RpcLog
 from storedaemon.session_options import SessionOptions, build_options
@@ -21,6 +22,7 @@ class Session:
         client: Who is served; its `session` number is the session's.
         dialect: What it speaks.
         log: A logger that bears the session's context.
+        roots: What the session keeps alive; given up by `close`.
         log_rpcs: Whether each RPC is reported.
 
     Attributes:
@@ -29,12 +31,21 @@ class Session:
         since: When the session began, in seconds since the epoch.
     """
 
-    __slots__ = ("client", "dialect", "log", "operation", "options", "rpc_log", "since")
+    __slots__ = ("client", "dialect", "log", "operation", "options", "roots", "rpc_log", "since")
 
-    def __init__(self, client: Client, dialect: Dialect, log: Logger, *, log_rpcs: bool) -> None:
+    def __init__(
+        self,
+        client: Client,
+        dialect: Dialect,
+        log: Logger,
+        roots: SessionRoots,
+        *,
+        log_rpcs: bool = False,
+    ) -> None:
         self.client = client
         self.dialect = dialect
         self.log = log
+        self.roots = roots
         self.rpc_log = RpcLog(log, enabled=log_rpcs)
         self.options = SessionOptions()
         self.operation = ""
@@ -48,3 +59,7 @@ class Session:
     def build_options(self, config: Config, mode: BuildMode) -> BuildOptions:
         """The options of a build this client asks for now."""
         return build_options(self.options, config, mode)
+
+    def close(self) -> None:
+        """Give up what the session keeps alive."""
+        self.roots.close()

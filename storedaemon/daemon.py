@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The running daemon: its parts, each alive for as long as others need it.
+
+Parts that others need start first and end last: the process monitor and the
+clients of the helpers, then the database and the temporary roots, then the
+scheduler, at last the sessions. So when a stop cancels the sessions, everything
+that cleaning up after them needs is still there. Entry point: `run`.
+"""
+
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from reaper.monitor import ProcessMonitor
+from reaper.process import Process
+from store.errors import StoreError
+from storedaemon.acceptor import Acceptor, Serve
+from storedaemon.config import Config
+from storedaemon.helpers import Helpers
+from storedaemon.logs import Logger
+from storedaemon.notify import Notifier
+from storedaemon.parts import HelperClients, assemble
+from storedaemon.peers import Peers
+from storedaemon.services import Services
+from storedaemon.session import Session
+from storedaemon.sessions.guix import serve_guix
+from storedaemon.sessions.native import serve_native
+from storedaemon.sockets import Dialect, Listener
+from storedaemon.stopping import Stop, limit_stop, watch_signals
+
+DIALECTS: dict[Dialect, Serve] = {Dialect.GUIX: serve_guix, Dialect.NATIVE: serve_native}
+
+# A helper ends as soon as its channel closes, unless the kernel keeps it in a system call.
+HELPER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the daemon was given before its event loop began.
+
+    Attributes:
+        config: What its owner chose.
+        listeners: Where it listens.
+        helpers: Its helper processes.
+        notifier: Tells the service manager.
+        log: Reports.
+        started: `time.perf_counter` when the process began to work.
+    """
+
+    config: Config
+    listeners: tuple[Listener, ...]
+    helpers: Helpers
+    notifier: Notifier
+    log: Logger
+    started: float
+
+
+def run(surroundings: Surroundings) -> int:
+    """Serve until a signal or a fault, and return the exit code."""
+    daemon = _Daemon(surroundings)
+    try:
+        trio.run(daemon.run)
+    except* StoreError as group:
+        for error in _leaves(group):
+            surroundings.log.error("cannot serve", error=str(error), reason=error.reason)
+        return 1
+    return daemon.stop.exit_code
+
+
+def _leaves(group: BaseExceptionGroup[StoreError]) -> list[StoreError]:
+    found: list[StoreError] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+@dataclass(slots=True)
+class _Daemon:
+    given: Surroundings
+    stop: Stop = field(init=False)
+    monitor: ProcessMonitor = field(default_factory=ProcessMonitor)
+    sessions: dict[int, Session] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.stop = Stop(self.given.log)
+
+    async def run(self) -> None:
+        """Run every part until the daemon is to stop, then end them in order."""
+        self.monitor.become_subreaper()
+        processes = [
+            (name, self.monitor.register(helper.pid)) for name, helper in self.given.helpers.named()
+        ]
+        async with trio.open_nursery() as base:
+            await base.start(watch_signals, self.stop)
+            await base.start(self.monitor.run)
+            base.start_soon(limit_stop, self.stop, self.given.log)
+            for name, process in processes:
+                base.start_soon(self._watch_helper, name, process)
+            clients = HelperClients.of(self.given.helpers, self.monitor)
+            for name, part in clients.tasks():
+                base.start_soon(self.stop.guard, name, part)
+            try:
+                await self._serve(clients)
+            finally:
+                await self._end_helpers(clients, processes)
+                base.cancel_scope.cancel()
+
+    async def _serve(self, clients: HelperClients) -> None:
+        async with AsyncExitStack() as stack:
+            with trio.CancelScope() as starting:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._cancel_at_stop, starting)
+                    services = await assemble(
+                        self.given.config, clients, self.monitor, self.sessions, stack
+                    )
+                    nursery.cancel_scope.cancel()
+            if starting.cancelled_caught:
+                return
+            async with trio.open_nursery() as parts:
+                parts.start_soon(self.stop.guard, "database", services.database.run)
+                await parts.start(services.scheduler.run)
+                await self._serve_clients(services)
+                parts.cancel_scope.cancel()
+
+    async def _cancel_at_stop(self, scope: trio.CancelScope) -> None:
+        await self.stop.wait()
+        scope.cancel()
+
+    async def _serve_clients(self, services: Services) -> None:
+        config, log = self.given.config, self.given.log
+        peers = Peers(config.trusted_users)
+        acceptor = Acceptor(services, self.sessions, DIALECTS, peers, log)
+        async with trio.open_nursery() as sessions:
+            async with trio.open_nursery() as listening:
+                for listener in self.given.listeners:
+                    part = partial(acceptor.accept, listener, sessions)
+                    listening.start_soon(self.stop.guard, f"listener {listener.address}", part)
+                self._tell_ready()
+                await self.stop.wait()
+                self.given.notifier.stopping()
+                listening.cancel_scope.cancel()
+            for listener in self.given.listeners:
+                listener.close()
+            acceptor.hang_up()
+            sessions.cancel_scope.cancel()
+
+    def _tell_ready(self) -> None:
+        self.given.notifier.ready()
+        self.given.log.info(
+            "ready",
+            listening=[f"{each.dialect}:{each.address}" for each in self.given.listeners],
+            ms=round((time.perf_counter() - self.given.started) * 1000),
+        )
+
+    async def _watch_helper(self, name: str, process: Process) -> None:
+        """Stop the daemon when a helper ends: locks may be lost, and no other can be started."""
+        status = await process.wait()
+        if not self.stop.asked:
+            self.given.log.error("helper ended", helper=name, status=status.describe())
+        self.stop.fail(f"helper {name} ended")
+
+    async def _end_helpers(
+        self, clients: HelperClients, processes: list[tuple[str, Process]]
+    ) -> None:
+        with trio.CancelScope(shield=True):
+            self.stop.request("end")
+            clients.close()
+            with trio.move_on_after(HELPER_SECONDS):
+                for _, process in processes:
+                    await process.wait()
+            for name, process in processes:
+                if process.kill():
+                    self.given.log.warning("helper killed", helper=name)
+                    await process.wait()

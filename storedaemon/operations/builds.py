@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Having things built."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from builder.events import BuildEvent
+from builder.options import BuildMode
+from builder.scheduler import BuildReport
+from store.errors import StoreError
+from storedaemon.operations.paths import entry
+from storedaemon.services import Services
+from storedaemon.session import Session
+
+Events = Callable[[BuildEvent], Awaitable[None]]
+
+
+async def build_paths(
+    services: Services,
+    session: Session,
+    targets: Sequence[str],
+    mode: BuildMode,
+    events: Events,
+) -> BuildReport:
+    """Have derivations built, and wait until all their outputs are valid.
+
+    Args:
+        services: The daemon's.
+        session: The client's.
+        targets: Derivations, perhaps with ``!OUTPUT,…`` after them, or items.
+        mode: Whether to build, to repair, or to build again and compare.
+        events: Awaited with each event, in order.
+
+    Raises:
+        BuildError: Something could not be built.
+        StoreError: Repairing needs trust (reason ``not-privileged``).
+    """
+    if mode is BuildMode.REPAIR and not session.client.trusted:
+        raise StoreError("repairing is a privileged operation", reason="not-privileged")
+    options = session.build_options(services.config, mode)
+    return await services.scheduler.build(targets, options, session.client, session.roots, events)
+
+
+async def ensure_path(services: Services, _session: Session, path: str) -> None:
+    """See that an item is valid; without substitutes it either is or cannot be had.
+
+    Raises:
+        InvalidPathError: The path is not in the store.
+        StoreError: The item is not there (reason ``cannot-create``).
+    """
+    if not services.database.is_valid(entry(services.directory, path)):
+        raise StoreError(
+            f"path `{path}' does not exist and cannot be created", reason="cannot-create"
+        )
+
+
+async def cancel_build(services: Services, session: Session, path: str) -> bool:
+    """End a build for all who want it; return whether there was one.
+
+    Whoever is not trusted may only end what nobody else wants.
+
+    Raises:
+        InvalidPathError: The path is not in the store.
+        StoreError: Others want the build too (reason ``not-privileged``).
+    """
+    drv = services.directory.parse(path)
+    client = session.client
+    wanted_by = [
+        other for job in services.scheduler.snapshot() if job.path == drv for other in job.clients
+    ]
+    if not client.trusted and any(
+        client.uid is None or other.uid != client.uid for other in wanted_by
+    ):
+        raise StoreError(f"others want `{drv}' too", reason="not-privileged")
+    return services.scheduler.cancel(drv)

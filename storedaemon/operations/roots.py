@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What keeps items from being collected as garbage."""
+
+from storedaemon.services import Services
+from storedaemon.session import Session
+
+
+async def add_temp_root(services: Services, session: Session, path: str) -> None:
+    """Keep an item, valid or not, until the session ends.
+
+    Raises:
+        InvalidPathError: The path is no store path.
+    """
+    await session.roots.add(services.directory.parse(path))
+
+
+async def sync_with_gc(services: Services, _session: Session) -> None:
+    """Wait until no collection is going on."""
+    await services.temp_roots.sync_with_collector()

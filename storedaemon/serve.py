@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starting the daemon: everything that must happen before there is an event loop or a thread.
+
+The steps, in this order: checks and directories, listening sockets, helper
+processes, the limits and names of this process; then, while the helpers come
+up, the imports that take time; then the event loop. Entry point: `main`.
+"""
+
+import os
+import resource
+import sys
+import time
+
+import prctl
+
+from store.errors import StoreError
+from storedaemon.config import Config
+from storedaemon.directories import prepare
+from storedaemon.helpers import Helpers, start_helpers
+from storedaemon.notify import Notifier
+from storedaemon.sockets import Listener, inherited_listeners, open_listeners
+
+# Nothing that the daemon makes is for a group or the world to write.
+UMASK = 0o022
+
+
+def main(config: Config) -> int:
+    """Serve until a signal, and return the exit code: 0 after a signal, otherwise 1."""
+    started = time.perf_counter()
+    try:
+        return _main(config, started)
+    except StoreError as error:
+        sys.stderr.write(f"storedaemon: error: {error.message}\n")
+    except OSError as error:
+        sys.stderr.write(f"storedaemon: error: {error}\n")
+    return 1
+
+
+def _main(config: Config, started: float) -> int:
+    os.umask(UMASK)
+    os.chdir("/")
+    prepare(config.layout, config.build_users_group)
+    listeners = _listeners(config)
+    try:
+        helpers = start_helpers(config.workers)
+        try:
+            return _run(config, listeners, helpers, started)
+        finally:
+            helpers.close()
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def _listeners(config: Config) -> tuple[Listener, ...]:
+    inherited = inherited_listeners(os.environ, os.getpid())
+    return inherited or open_listeners(config.guix_addresses, config.native_addresses)
+
+
+def _run(config: Config, listeners: tuple[Listener, ...], helpers: Helpers, started: float) -> int:
+    prctl.set_name("storedaemon")
+    _raise_descriptor_limit()
+    notifier = Notifier.from_environment(os.environ)
+    # These take a tenth of a second, which the helpers need to come up anyway.
+    from storedaemon.daemon import Surroundings, run  # noqa: PLC0415
+    from storedaemon.logs import configure  # noqa: PLC0415
+
+    log = configure(config.log_level, config.log_format)
+    return run(Surroundings(config, listeners, helpers, notifier, log, started))
+
+
+def _raise_descriptor_limit() -> None:
+    """Let this process have many clients; builds get the limits that we were started with."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
