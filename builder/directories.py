@@ -15,9 +15,8 @@ and outside one the first directory is the build directory itself.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -26,6 +25,7 @@ from builder.plan import Workplace
 from builder.users import BuildUser
 from store.paths import StorePath
 
+PRIVATE_TMP = "/tmp"  # noqa: S108 - of the container, not of the host
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -89,8 +89,8 @@ def make_isolated(
         chroot,
         Workplace(
             build=f"{top}/top",
-            seen_as=f"/tmp/{build_directory_name(derivation_name)}",  # noqa: S108
-            temporary=f"{top}/tmp",
+            seen_as=f"{PRIVATE_TMP}/{build_directory_name(derivation_name)}",
+            temporary=f"{top}/tmp",  # noqa: S108 - below a directory that is ours alone
             store=f"{chroot}/store",
         ),
     )

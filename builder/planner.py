@@ -6,7 +6,7 @@ there costs one query an output. The walk is iterative and gives way to other
 tasks, so that a request for ten thousand derivations delays nobody.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -30,6 +30,13 @@ class Validity(Protocol):
 
     def is_valid(self, path: StorePath) -> bool:
         """Tell whether an item is registered."""
+
+
+class Roots(Protocol):
+    """What keeps items from being collected as garbage while a client works with them."""
+
+    def add(self, *paths: StorePath) -> Awaitable[None]:
+        """Keep items, valid or not; waits while a collection is going on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +79,22 @@ class Planner:
     Args:
         database: Says what is valid.
         derivation: Returns the derivation of a valid item.
-        protect: Keeps items from being collected as garbage until the request is done.
     """
 
-    def __init__(
-        self,
-        database: Validity,
-        derivation: Callable[[StorePath], Derivation],
-        protect: Callable[[Iterable[StorePath]], None],
-    ) -> None:
+    def __init__(self, database: Validity, derivation: Callable[[StorePath], Derivation]) -> None:
         self._database = database
         self._derivation = derivation
-        self._protect = protect
 
-    async def plan(self, targets: Iterable[Target], mode: BuildMode) -> Plan:
-        """Return the plan for a request."""
+    async def plan(self, targets: Iterable[Target], mode: BuildMode, roots: Roots) -> Plan:
+        """Return the plan for a request; all that it speaks of is added to `roots`."""
         wanted = tuple(targets)
         plan = Plan(tuple(target.path for target in wanted))
-        walk = _Walk(plan, self._database, self._derivation, self._protect)
+        walk = _Walk(plan, self._database, self._derivation, roots)
         pending = [_Step(target, mode) for target in reversed(wanted)]
         for visited in count(1):
             if not pending:
                 break
-            pending.extend(walk.visit(pending.pop()))
+            pending.extend(await walk.visit(pending.pop()))
             if visited % GIVE_WAY_EVERY == 0:
                 await trio.lowlevel.checkpoint()
         _refuse_cycle(plan)
@@ -124,22 +124,22 @@ class _Walk:
     plan: Plan
     database: Validity
     derivation: Callable[[StorePath], Derivation]
-    protect: Callable[[Iterable[StorePath]], None]
+    roots: Roots
     present: set[tuple[Target, BuildMode]] = field(default_factory=set)
 
-    def visit(self, step: _Step) -> list[_Step]:
+    async def visit(self, step: _Step) -> list[_Step]:
         """Look at one item; return what has to be looked at because of it."""
         graph = self.plan.graph
         path = step.target.path
         known = path in graph or (step.target, step.mode) in self.present
-        following = [] if known else self._look_at(step)
+        following = [] if known else await self._look_at(step)
         if step.dependent is not None and path in graph:
             graph.connect(step.dependent, path)
         return following
 
-    def _look_at(self, step: _Step) -> list[_Step]:
+    async def _look_at(self, step: _Step) -> list[_Step]:
         path = step.target.path
-        self.protect([path])
+        await self.roots.add(path)
         if not is_derivation(path):
             self._note_item(path)
             return []
@@ -151,11 +151,11 @@ class _Walk:
         except (StoreError, OSError) as error:
             self._add_problem(path, f"cannot read derivation `{path}': {error}")
             return []
-        return self._look_behind(step, derivation)
+        return await self._look_behind(step, derivation)
 
-    def _look_behind(self, step: _Step, derivation: Derivation) -> list[_Step]:
+    async def _look_behind(self, step: _Step, derivation: Derivation) -> list[_Step]:
         path, names = step.target.path, step.target.outputs
-        self.protect(derivation.output_paths)
+        await self.roots.add(*derivation.output_paths)
         absent = sorted(names - derivation.outputs.keys())
         if absent:
             self._note_absent_output(step, absent[0])
@@ -164,15 +164,18 @@ class _Walk:
             self.present.add((step.target, step.mode))
             return []
         self.plan.graph.add(path, derivation, step.mode)
-        return self._inputs(path, derivation, step.mode)
+        return await self._inputs(path, derivation, step.mode)
 
     def _lacks(self, derivation: Derivation, names: frozenset[str]) -> bool:
         paths = zip(derivation.outputs, derivation.output_paths, strict=True)
         wanted = (path for name, path in paths if not names or name in names)
         return not all(map(self.database.is_valid, wanted))
 
-    def _inputs(self, path: StorePath, derivation: Derivation, mode: BuildMode) -> list[_Step]:
-        missing = [each for each in derivation.input_sources if not self._has_source(each)]
+    async def _inputs(
+        self, path: StorePath, derivation: Derivation, mode: BuildMode
+    ) -> list[_Step]:
+        await self.roots.add(*derivation.input_sources)
+        missing = [each for each in derivation.input_sources if not self.database.is_valid(each)]
         if missing:
             self.plan.problems[path] = dependencies_failed(path, len(missing))
             return []
@@ -182,10 +185,6 @@ class _Walk:
             _Step(Target(drv, frozenset(names)), inputs_mode, path)
             for drv, names in sorted(inputs.items(), reverse=True)
         ]
-
-    def _has_source(self, path: StorePath) -> bool:
-        self.protect([path])
-        return self.database.is_valid(path)
 
     def _note_item(self, path: StorePath) -> None:
         if not self.database.is_valid(path):

@@ -10,15 +10,12 @@ from dataclasses import dataclass, field
 
 from builder.audience import EventQueue
 from builder.errors import BuildError
-from builder.events import BuildFailed, FailureKind, GoalPlanned
+from builder.events import BuildFailed, GoalPlanned
 from builder.graph import Node
 from builder.jobs import Job
 from builder.options import BuildOptions, Client
 from builder.planner import Plan, dependencies_failed
 from store.paths import StorePath
-
-UNTOLD = frozenset({FailureKind.CANCELLED})
-"""Failures that a job has not told its followers of, since it was ended from outside."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,8 +55,6 @@ class Request:
         if job.error is None:
             self._give_up(plan.graph.succeeded(job.path))
         else:
-            if job.error.kind in UNTOLD:
-                self._tell_failure(job.path, job.error)
             self.errors[job.path] = job.error
             self._give_up(plan.graph.failed(job.path, at_once=not self.options.keep_going))
         self._go_on()

@@ -16,11 +16,11 @@ import structlog
 import trio
 
 from builder.errors import BuildError
-from builder.events import BuildEvent, FailureKind
+from builder.events import BuildEvent, BuildFailed, FailureKind
 from builder.graph import Node
 from builder.jobs import Job, JobKey, JobView, view
 from builder.options import BuildOptions, Client
-from builder.planner import Planner, parse_target
+from builder.planner import Planner, Roots, parse_target
 from builder.requests import Request
 from store.errors import StoreError
 from store.paths import StoreDirectory, StorePath
@@ -32,7 +32,7 @@ class Realiser(Protocol):
     """What makes the outputs of one derivation, once its inputs are there."""
 
     async def realise(self, job: Job) -> None:
-        """Realise a job; raises BuildError, and has then told the job's audience."""
+        """Realise a job, or raise BuildError."""
 
     def wanting(self, options: BuildOptions) -> AbstractContextManager[None]:
         """Take into account how many builds at once a request asks for, while it lasts."""
@@ -75,6 +75,7 @@ class Scheduler:
         targets: Sequence[str],
         options: BuildOptions,
         client: Client,
+        roots: Roots,
         events: Callable[[BuildEvent], Awaitable[None]],
     ) -> BuildReport:
         """Have targets built, and return when all of them are valid.
@@ -83,6 +84,7 @@ class Scheduler:
             targets: Store items, or derivations with ``!OUTPUT,…`` after them.
             options: How to build.
             client: For whom.
+            roots: Keeps what is built, and what it needs, for as long as the client is there.
             events: Awaited with each event, in order. What it raises ends the request.
 
         Raises:
@@ -94,7 +96,7 @@ class Scheduler:
         self._requests.add(request)
         try:
             with self._realiser.wanting(options):
-                request.begin(await self._planner.plan(wanted, options.mode))
+                request.begin(await self._planner.plan(wanted, options.mode, roots))
                 async for event in request.queue:
                     await events(event)
         finally:
@@ -132,11 +134,17 @@ class Scheduler:
         return job
 
     async def _run(self, job: Job) -> None:
-        with job.scope:
-            job.error = await self._outcome(job)
-            job.finished = True
-        if not job.finished:
-            job.error = BuildError(f"build of `{job.path}' was cancelled", FailureKind.CANCELLED)
+        job.error = BuildError(f"build of `{job.path}' was cancelled", FailureKind.CANCELLED)
+        try:
+            with job.scope:
+                job.error = await self._outcome(job)
+        except Exception as error:
+            # One job's fault must not end the others; the log has the traceback.
+            log.exception("job_crashed", drv=job.path)
+            job.error = BuildError(f"internal error while building `{job.path}': {error!r}")
+        job.finished = True
+        if job.error is not None:
+            job.audience.tell(_failure(job, job.error))
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
         for follower in tuple(job.followers):
@@ -149,11 +157,13 @@ class Scheduler:
             return error
         except (StoreError, OSError) as error:
             return BuildError(str(error))
-        except Exception as error:
-            # One job's fault must not end the others; the log has the traceback.
-            log.exception("job_crashed", drv=job.path)
-            return BuildError(f"internal error while building `{job.path}': {error!r}")
         return None
+
+
+def _failure(job: Job, error: BuildError) -> BuildFailed:
+    # Guix's clients are told 0 where no builder was started, because of the derivation itself.
+    status = 0 if error.kind is FailureKind.INPUT_REJECTED else 1
+    return BuildFailed(job.path, error.kind, error.message, status)
 
 
 def _report(request: Request) -> BuildReport:

@@ -10,7 +10,7 @@ from builder.graph import BuildGraph, State
 from store.paths import StoreDirectory, StorePath
 
 if TYPE_CHECKING:
-    from tests.builder.conftest import MakeDerivation, MakePath
+    from tests.builder.conftest import MakePath
 
 STORE = StoreDirectory("/gnu/store")
 

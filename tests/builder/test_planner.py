@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What has to be built for a request, given what is valid."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,13 +36,14 @@ class World:
         assert path in self.protected
         return path in self.valid
 
-    def protect(self, paths: Iterable[StorePath]) -> None:
+    async def add_root(self, *paths: StorePath) -> None:
         """Note what is protected."""
         self.protected.update(paths)
 
     async def plan(self, *targets: Target, mode: BuildMode = BuildMode.NORMAL) -> Plan:
         """Return the plan for targets."""
-        return await Planner(self, self.derivations.__getitem__, self.protect).plan(targets, mode)
+        planner = Planner(self, self.derivations.__getitem__)
+        return await planner.plan(targets, mode, SimpleNamespace(add=self.add_root))
 
 
 @pytest.fixture

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One run of a builder: spawned, listened to, waited for, and ended if need be.
+
+What it leaves on disk is for others to judge; here it only counts how it exited.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import trio
+
+from builder.container import Container
+from builder.errors import BuildError
+from builder.events import BuildLog, BuildStarted, FailureKind
+from builder.jobs import Job, JobState
+from builder.logfile import LogFile
+from builder.spawner.client import SpawnedProcess, Spawner
+from builder.watch import Limits, Watch
+from reaper.process import ExitStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one run needs.
+
+    Attributes:
+        job: For whom.
+        container: What is run.
+        log: Where the output goes; None to keep none.
+        limits: What the builder may do.
+    """
+
+    job: Job
+    container: Container
+    log: LogFile | None
+    limits: Limits
+
+    async def run(self, spawner: Spawner) -> ExitStatus:
+        """Run the builder to its end.
+
+        None of its processes is left when this returns or raises, as far as the
+        container knows them.
+
+        Raises:
+            SetupError: The container could not be set up, or the builder not executed.
+            BuildError: The builder broke a limit.
+        """
+        with _pipe() as (output, end):
+            spawned = await spawner.spawn(self.container, stdout_fd=end)
+            os.close(end)
+            try:
+                await spawned.setup
+                self._announce(spawned)
+                return await self._watch(spawned, output)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._end(spawned)
+
+    def _announce(self, spawned: SpawnedProcess) -> None:
+        job = self.job
+        log_file = self.log.path if self.log else ""
+        job.started = BuildStarted(job.path, job.derivation.system, log_file, spawned.process.pid)
+        job.proceed(JobState.BUILDING)
+        job.audience.tell(job.started)
+
+    async def _watch(self, spawned: SpawnedProcess, output: int) -> ExitStatus:
+        pid = spawned.process.pid
+
+        async def pass_on(data: bytes) -> None:
+            if self.log is not None:
+                await self.log.write(data)
+            await self.job.audience.tell_log(BuildLog(self.job.path, pid, data))
+
+        watch = Watch(f"building of `{self.job.path}'", output, self.limits, pass_on)
+        if self.container.isolated:
+            await watch.follow()
+            await watch.until(spawned.process.wait)
+        else:
+            await _follow_leader(watch, spawned)
+        return await spawned.process.wait()
+
+    async def _end(self, spawned: SpawnedProcess) -> None:
+        spawned.process.kill()
+        if not self.container.isolated:
+            _kill_group(spawned.process.pid)
+        await spawned.process.wait()
+
+
+async def _follow_leader(watch: Watch, spawned: SpawnedProcess) -> None:
+    """Follow a builder whose children may outlive it and hold the pipe; they are ended with it."""
+
+    async def until_exit(done: trio.CancelScope) -> None:
+        await watch.until(spawned.process.wait)
+        _kill_group(spawned.process.pid)
+        done.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(until_exit, nursery.cancel_scope)
+            await watch.follow()
+    except ExceptionGroup as group:
+        # Either task may be the one that sees a limit broken; one error is enough.
+        raise group.exceptions[0] from None
+    await watch.drain()
+
+
+def _kill_group(leader: int) -> None:
+    # The builder is the leader of a session and group of its own.
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    """Make a pipe whose read end does not block; the write end is the caller's to close."""
+    output, end = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(output, False)
+    try:
+        yield output, end
+    finally:
+        os.close(output)
+
+
+def describe_exit(status: ExitStatus) -> str:
+    """Say how a builder ended, in the words that clients know."""
+    if status.signal is not None:
+        name = signal.strsignal(status.signal)
+        return f"failed due to signal {status.signal} ({name})"
+    return f"failed with exit code {status.code}"
+
+
+def check_exit(job: Job, status: ExitStatus, *, disk_full: bool) -> None:
+    """Raise BuildError unless a builder exited with success."""
+    if status.succeeded:
+        return
+    transient = job.derivation.is_fixed_output or disk_full
+    raise BuildError(
+        f"builder for `{job.path}' {describe_exit(status)}",
+        FailureKind.TRANSIENT if transient else FailureKind.PERMANENT,
+    )
