@@ -73,8 +73,6 @@ class Operation:
         request: The request's fields.
         reply: The reply's fields, which follow LAST.
         body: What follows the request.
-        store_paths: The fields of the request that must be paths in the store, or
-            the connection ends, as with the C++ daemon.
     """
 
     code: int
@@ -82,7 +80,6 @@ class Operation:
     request: Layout
     reply: Layout
     body: Body
-    store_paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,6 @@ class Row:
     fields: tuple[Field, ...]
     reply: type[Any]
     body: Body = Body.NONE
-    store_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,39 +203,37 @@ _BUILD_PATHS = (
     Field("mode", Choice(BuildMode), since=15),
 )
 
-# IsValidPath is absent from those whose path must be in the store: the C++ daemon
-# checks that one only when it can report it and go on.
 TABLE = (
     Row(1, m.IsValidPath, _PATH, m.Truth),
-    Row(3, m.HasSubstitutes, _PATH, m.Truth, store_paths=("path",)),
-    Row(4, m.QueryPathHash, _PATH, m.TextReply, store_paths=("path",)),
-    Row(5, m.QueryReferences, _PATH, m.TextsReply, store_paths=("path",)),
-    Row(6, m.QueryReferrers, _PATH, m.TextsReply, store_paths=("path",)),
+    Row(3, m.HasSubstitutes, _PATH, m.Truth),
+    Row(4, m.QueryPathHash, _PATH, m.TextReply),
+    Row(5, m.QueryReferences, _PATH, m.TextsReply),
+    Row(6, m.QueryReferrers, _PATH, m.TextsReply),
     Row(7, m.AddToStore, _ADD_TO_STORE, m.TextReply, body=Body.NAR),
-    Row(8, m.AddTextToStore, _ADD_TEXT_TO_STORE, m.TextReply, store_paths=("references",)),
-    Row(9, m.BuildPaths, _BUILD_PATHS, m.Done, store_paths=("paths",)),
-    Row(10, m.EnsurePath, _PATH, m.Done, store_paths=("path",)),
-    Row(11, m.AddTempRoot, _PATH, m.Done, store_paths=("path",)),
+    Row(8, m.AddTextToStore, _ADD_TEXT_TO_STORE, m.TextReply),
+    Row(9, m.BuildPaths, _BUILD_PATHS, m.Done),
+    Row(10, m.EnsurePath, _PATH, m.Done),
+    Row(11, m.AddTempRoot, _PATH, m.Done),
     Row(12, m.AddIndirectRoot, _PATH, m.Done),
     Row(13, m.SyncWithGC, (), m.Done),
     Row(14, m.FindRoots, (), m.RootsReply),
-    Row(16, m.ExportPath, (*_PATH, Field("sign", BOOLEAN)), m.Done, store_paths=("path",)),
-    Row(18, m.QueryDeriver, _PATH, m.TextReply, store_paths=("path",)),
+    Row(16, m.ExportPath, (*_PATH, Field("sign", BOOLEAN)), m.Done),
+    Row(18, m.QueryDeriver, _PATH, m.TextReply),
     Row(19, m.SetOptions, _SET_OPTIONS, m.NoReply),
-    Row(20, m.CollectGarbage, _COLLECT_GARBAGE, m.GarbageReply, store_paths=("paths",)),
+    Row(20, m.CollectGarbage, _COLLECT_GARBAGE, m.GarbageReply),
     Row(21, m.QuerySubstitutablePathInfo, _PATH, m.SubstitutableReply),
-    Row(22, m.QueryDerivationOutputs, _PATH, m.TextsReply, store_paths=("path",)),
+    Row(22, m.QueryDerivationOutputs, _PATH, m.TextsReply),
     Row(23, m.QueryAllValidPaths, (), m.TextsReply),
     Row(24, m.QueryFailedPaths, (), m.TextsReply),
     Row(25, m.ClearFailedPaths, _PATHS, m.Done),
-    Row(26, m.QueryPathInfo, _PATH, m.PathInfoReply, store_paths=("path",)),
+    Row(26, m.QueryPathInfo, _PATH, m.PathInfoReply),
     Row(27, m.ImportPaths, (), m.TextsReply, body=Body.PULLED),
-    Row(28, m.QueryDerivationOutputNames, _PATH, m.TextsReply, store_paths=("path",)),
+    Row(28, m.QueryDerivationOutputNames, _PATH, m.TextsReply),
     Row(29, m.QueryPathFromHashPart, (Field("hash_part", TEXT),), m.TextReply),
-    Row(30, m.QuerySubstitutablePathInfos, _PATHS, m.SubstitutablesReply, store_paths=("paths",)),
-    Row(31, m.QueryValidPaths, _PATHS, m.TextsReply, store_paths=("paths",)),
-    Row(32, m.QuerySubstitutablePaths, _PATHS, m.TextsReply, store_paths=("paths",)),
-    Row(33, m.QueryValidDerivers, _PATH, m.TextsReply, store_paths=("path",)),
+    Row(30, m.QuerySubstitutablePathInfos, _PATHS, m.SubstitutablesReply),
+    Row(31, m.QueryValidPaths, _PATHS, m.TextsReply),
+    Row(32, m.QuerySubstitutablePaths, _PATHS, m.TextsReply),
+    Row(33, m.QueryValidDerivers, _PATH, m.TextsReply),
     Row(34, m.OptimiseStore, (), m.Done),
     Row(
         35,
@@ -268,7 +262,6 @@ def _operation(row: Row, minor_version: int) -> Operation:
         layout_for(minor_version, row.request, row.fields),
         layout_for(minor_version, row.reply, REPLIES[row.reply]),
         row.body,
-        row.store_paths,
     )
 
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Guix clients are shown of builds: events as texts and trace lines; pure.
+
+Guix's user interface parses the lines that begin with ``@``, and matches some
+of the other texts too, so they are the C++ daemon's to the letter. Each text
+becomes one NEXT, because a client may show each as it comes. Entry points:
+`Audience`, `render`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from builder.events import (
+    BuildEvent,
+    BuildFailed,
+    BuildLog,
+    BuildStarted,
+    BuildSucceeded,
+    FailureKind,
+    HashMismatch,
+    Level,
+    Message,
+    UnsupportedPlatform,
+)
+from storedaemon.wire.messages import SetOptions
+
+LEVELS = {level: number for number, level in enumerate(Level)}
+_ESCAPES = 1
+_TIMEOUTS = {FailureKind.TIMED_OUT, FailureKind.SILENT, FailureKind.LOG_LIMIT}
+# The C++ daemon reports these with the request's final error, or in words only.
+_NO_TRACE = {
+    FailureKind.DEPENDENCY_FAILED,
+    FailureKind.NOT_DETERMINISTIC,
+    FailureKind.CANCELLED,
+    FailureKind.MISC,
+}
+_NO_TEXT = {FailureKind.NOT_DETERMINISTIC, FailureKind.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """What one client wants to be shown; the defaults hold until it says otherwise.
+
+    Attributes:
+        verbosity: Messages up to this level are wanted.
+        build_verbosity: Builders' output is wanted if `verbosity` is at least this.
+        traces: Whether lines that begin with ``@`` are wanted.
+        multiplexed: Whether each piece of a builder's output says whose it is.
+        escapes: Whether messages that are no plain information say their level.
+    """
+
+    verbosity: int = LEVELS[Level.INFO]
+    build_verbosity: int = LEVELS[Level.ERROR]
+    traces: bool = False
+    multiplexed: bool = False
+    escapes: bool = False
+
+    @classmethod
+    def of(cls, options: SetOptions, *, multiplexed: bool) -> "Audience":
+        """Give what a client's options say."""
+        return cls(
+            options.verbosity,
+            options.build_verbosity,
+            options.print_build_trace,
+            multiplexed,
+            options.log_type == _ESCAPES,
+        )
+
+
+def render(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
+    """Give the texts by which a client learns of an event, in order."""
+    match event:
+        case Message(text, level):
+            yield from _message(text, level, audience)
+        case BuildLog():
+            yield from _log(event, audience)
+        case BuildStarted(drv, system, log_file, pid):
+            yield from _trace(f"build-started {drv} - {system} {log_file} {pid}", audience)
+        case BuildSucceeded(drv):
+            yield from _trace(f"build-succeeded {drv} -", audience)
+        case BuildFailed():
+            yield from _failure(event, audience)
+        case HashMismatch(path, algorithm, expected, actual):
+            yield from _trace(f"hash-mismatch {path} {algorithm} {expected} {actual}", audience)
+        case UnsupportedPlatform(drv, system):
+            yield from _trace(f"unsupported-platform {drv} {system}", audience)
+
+
+def _message(text: str, level: Level, audience: Audience) -> Iterator[bytes]:
+    number = LEVELS[level]
+    if number > audience.verbosity:
+        return
+    prefix = f"\033[{number}s" if audience.escapes and level is not Level.INFO else ""
+    yield f"{prefix}{text}\n".encode("utf-8", "surrogateescape")
+
+
+def _trace(line: str, audience: Audience) -> Iterator[bytes]:
+    if audience.traces:
+        # A text that spans lines would end the trace, and might begin a forged one.
+        yield from _message("@ " + line.replace("\n", " "), Level.ERROR, audience)
+
+
+def _log(event: BuildLog, audience: Audience) -> Iterator[bytes]:
+    if audience.verbosity < audience.build_verbosity:
+        return
+    prefix = b"@ build-log %d %d\n" % (event.pid, len(event.data)) if audience.multiplexed else b""
+    yield prefix + event.data
+
+
+def _failure(event: BuildFailed, audience: Audience) -> Iterator[bytes]:
+    if event.message and event.kind not in _NO_TEXT:
+        yield from _message(event.message, Level.ERROR, audience)
+    if event.kind in _TIMEOUTS:
+        yield from _trace(f"build-failed {event.drv} - timeout", audience)
+    elif event.kind is FailureKind.CACHED:
+        yield from _trace(f"build-failed {event.drv} - cached", audience)
+    elif event.kind not in _NO_TRACE:
+        yield from _trace(f"build-failed {event.drv} - {event.status} {event.message}", audience)
