@@ -7,6 +7,7 @@ scheduler, at last the sessions. So when a stop cancels the sessions, everything
 that cleaning up after them needs is still there. Entry point: `run`.
 """
 
+import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -16,7 +17,6 @@ import trio
 
 from reaper.monitor import ProcessMonitor
 from reaper.process import Process
-from store.errors import StoreError
 from storedaemon.acceptor import Acceptor, Serve
 from storedaemon.config import Config
 from storedaemon.helpers import Helpers
@@ -61,20 +61,8 @@ class Surroundings:
 def run(surroundings: Surroundings) -> int:
     """Serve until a signal or a fault, and return the exit code."""
     daemon = _Daemon(surroundings)
-    try:
-        trio.run(daemon.run)
-    except* StoreError as group:
-        for error in _leaves(group):
-            surroundings.log.error("cannot serve", error=str(error), reason=error.reason)
-        return 1
+    trio.run(daemon.run)
     return daemon.stop.exit_code
-
-
-def _leaves(group: BaseExceptionGroup[StoreError]) -> list[StoreError]:
-    found: list[StoreError] = []
-    for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
 
 
 @dataclass(slots=True)
@@ -102,11 +90,9 @@ class _Daemon:
             clients = HelperClients.of(self.given.helpers, self.monitor)
             for name, part in clients.tasks():
                 base.start_soon(self.stop.guard, name, part)
-            try:
-                await self._serve(clients)
-            finally:
-                await self._end_helpers(clients, processes)
-                base.cancel_scope.cancel()
+            await self.stop.guard("daemon", partial(self._serve, clients))
+            await self._end_helpers(clients, processes)
+            base.cancel_scope.cancel()
 
     async def _serve(self, clients: HelperClients) -> None:
         async with AsyncExitStack() as stack:
@@ -131,7 +117,7 @@ class _Daemon:
 
     async def _serve_clients(self, services: Services) -> None:
         config, log = self.given.config, self.given.log
-        peers = Peers(config.trusted_users)
+        peers = Peers(config.trusted_users, os.geteuid())
         acceptor = Acceptor(services, self.sessions, DIALECTS, peers, log)
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as listening:
@@ -166,7 +152,6 @@ class _Daemon:
         self, clients: HelperClients, processes: list[tuple[str, Process]]
     ) -> None:
         with trio.CancelScope(shield=True):
-            self.stop.request("end")
             clients.close()
             with trio.move_on_after(HELPER_SECONDS):
                 for _, process in processes:

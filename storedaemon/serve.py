@@ -10,6 +10,8 @@ import os
 import resource
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import prctl
 
@@ -22,6 +24,7 @@ from storedaemon.sockets import Listener, inherited_listeners, open_listeners
 
 # Nothing that the daemon makes is for a group or the world to write.
 UMASK = 0o022
+OOM_SCORE = -500
 
 
 def main(config: Config) -> int:
@@ -60,6 +63,7 @@ def _listeners(config: Config) -> tuple[Listener, ...]:
 def _run(config: Config, listeners: tuple[Listener, ...], helpers: Helpers, started: float) -> int:
     prctl.set_name("storedaemon")
     _raise_descriptor_limit()
+    _avoid_oom_killer()
     notifier = Notifier.from_environment(os.environ)
     # These take a tenth of a second, which the helpers need to come up anyway.
     from storedaemon.daemon import Surroundings, run  # noqa: PLC0415
@@ -73,3 +77,14 @@ def _raise_descriptor_limit() -> None:
     """Let this process have many clients; builds get the limits that we were started with."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _avoid_oom_killer() -> None:
+    """When memory runs out, let a build end rather than the daemon; root may ask for that.
+
+    The helpers were started before, so builds do not inherit it.
+    """
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(PermissionError):
+        if int(score.read_text(encoding="ascii")) > OOM_SCORE:
+            score.write_text(f"{OOM_SCORE}", encoding="ascii")

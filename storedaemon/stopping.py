@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import trio
 
+from store.errors import StoreError
 from storedaemon.logs import Logger
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -56,13 +57,21 @@ class Stop:
         await self._asked.wait()
 
     async def guard(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
-        """Run a part of the daemon that must not end; stop the daemon in order if it does."""
+        """Run a part of the daemon; if it ends unasked, report why and stop the daemon in order."""
         try:
             await part()
-        except Exception:  # noqa: BLE001 - it is reported, and the daemon stops
-            if not self.asked:
-                self._log.exception("part failed", part=name)
+        except* StoreError as group:
+            self.fail(f"{name}: {_first(group)}")
+        except* Exception:  # noqa: BLE001 - it is reported, and the daemon stops
+            self._log.exception("part failed", part=name)
         self.fail(f"{name} ended")
+
+
+def _first(group: BaseExceptionGroup[StoreError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def watch_signals(

@@ -24,7 +24,7 @@ EVERYBODY = [
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_some_settings_are_anybodys(trusted: bool):  # noqa: FBT001 - a parameter of the test
+def test_some_settings_are_anybodys(trusted: bool):
     """The settings about one's own builds need no trust."""
     options = apply_settings(SessionOptions(), EVERYBODY, trusted=trusted)
     assert options == SessionOptions(

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Profile directories of users: whose they are, and what is left alone."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from builder.options import Client
+from storedaemon import homes
+from storedaemon.homes import UserDirectories
+
+
+@pytest.fixture
+def per_user(tmp_path: Path) -> Path:
+    """The directory that holds one directory a user."""
+    path = tmp_path / "per-user"
+    path.mkdir()
+    return path
+
+
+def client(user: str, uid: int | None) -> Client:
+    """A client of some user."""
+    return Client(1, 1, uid, 100, user, trusted=False)
+
+
+@pytest.mark.root
+def test_the_directory_belongs_to_its_user(tmp_path: Path, per_user: Path):
+    """A user can write to the new directory, and nobody else can."""
+    UserDirectories(str(tmp_path)).welcome(client("alice", 4711), structlog.get_logger())
+    status = (per_user / "alice").stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (4711, 0o755)
+
+
+def test_an_existing_directory_is_left_as_it_is(tmp_path: Path, per_user: Path):
+    """Whatever an administrator did to a directory stays."""
+    (per_user / "alice").mkdir(mode=0o700)
+    UserDirectories(str(tmp_path)).ensure("alice", os.geteuid())
+    assert stat.S_IMODE((per_user / "alice").stat().st_mode) == 0o700
+
+
+def test_a_user_is_looked_after_once(tmp_path: Path, per_user: Path):
+    """The second connection of a user touches no file."""
+    directories = UserDirectories(str(tmp_path))
+    directories.ensure("alice", os.geteuid())
+    (per_user / "alice").rmdir()
+    directories.ensure("alice", os.geteuid())
+    assert list(per_user.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x"])
+def test_names_that_are_no_names_make_nothing(tmp_path: Path, per_user: Path, name: str):
+    """Even a broken user database cannot lead elsewhere."""
+    UserDirectories(str(tmp_path)).ensure(name, os.geteuid())
+    assert list(per_user.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [per_user]
+
+
+@pytest.mark.parametrize(("user", "uid"), [("", None), ("4711", 4711)])
+def test_unknown_users_get_nothing(tmp_path: Path, per_user: Path, user: str, uid: int | None):
+    """A remote peer, or a number without a name, has no directory."""
+    UserDirectories(str(tmp_path)).welcome(client(user, uid), structlog.get_logger())
+    assert list(per_user.iterdir()) == []
+
+
+def test_a_failure_is_reported_and_survived(tmp_path: Path):
+    """A client without a profile directory is served all the same."""
+    with capture_logs() as events:
+        UserDirectories(str(tmp_path / "absent")).welcome(
+            client("alice", os.geteuid()), structlog.get_logger()
+        )
+    assert [(event["event"], event["user"]) for event in events] == [
+        ("no profile directory", "alice")
+    ]
+
+
+def test_remembered_names_are_bounded(
+    tmp_path: Path, per_user: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A stream of distinct users does not fill memory."""
+    monkeypatch.setattr(homes, "KEEP_ENTRIES", 3)
+    directories = UserDirectories(str(tmp_path))
+    for number in range(10):
+        directories.ensure(f"user{number}", os.geteuid())
+    assert len(directories._seen) == 3
+    assert len(list(per_user.iterdir())) == 10

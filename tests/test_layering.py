@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Imports run one way, and what must stay small or pure stays so."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PACKAGES = ("storedaemon", "store", "builder", "locker", "reaper")
+
+MAY_IMPORT = {
+    "storedaemon": {"storedaemon", "builder", "store", "locker", "reaper"},
+    "builder": {"builder", "store", "locker", "reaper"},
+    "store": {"store", "locker", "reaper"},
+    "locker": {"locker"},
+    "reaper": {"reaper"},
+}
+
+PURE = (
+    "storedaemon/wire",
+    "storedaemon/option_table.py",
+    "storedaemon/session_options.py",
+    "store/aterm.py",
+    "store/base32.py",
+    "store/derivations.py",
+    "store/hashes.py",
+    "store/nar/reader.py",
+    "store/nar/writer.py",
+    "store/paths.py",
+    "builder/container.py",
+    "builder/environment.py",
+    "builder/events.py",
+    "builder/graph.py",
+    "builder/options.py",
+    "builder/plan.py",
+)
+"""Modules and packages that only compute: no socket, no event loop, no file."""
+
+EFFECTS = {"apsw", "asyncio", "fcntl", "os", "select", "socket", "subprocess", "threading", "trio"}
+
+HELPERS = ("locker.main", "builder.spawner.main", "store.worker.main")
+"""What helper processes run: they start fast, and the spawner never has a thread."""
+
+
+def modules(path: str) -> Iterator[Path]:
+    """The source files at a path, which must exist."""
+    found = ROOT / path
+    files = [found] if found.is_file() else sorted(found.rglob("*.py"))
+    assert files, f"{path} has no modules"
+    yield from files
+
+
+def imports(file: Path) -> Iterator[tuple[str, int]]:
+    """The full names of what a file imports, wherever in it, and the lines."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}:{node.lineno}: relative import"
+            yield node.module or "", node.lineno
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_run_one_way(package: str):
+    """A package imports only those below it."""
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in modules(package)
+        for name, line in imports(file)
+        if (top := name.partition(".")[0]) in PACKAGES and top not in MAY_IMPORT[package]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", PURE)
+def test_pure_modules_import_nothing_that_acts(path: str):
+    """What only computes has no way to do anything else."""
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in modules(path)
+        for name, line in imports(file)
+        if name.partition(".")[0] in EFFECTS and name != "os.path"
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", HELPERS)
+def test_helpers_have_no_event_loop(module: str):
+    """A helper process never loads trio, nor what only the daemon needs."""
+    code = f"import {module}, sys; print(*sorted(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True, cwd="/"
+    )
+    loaded = set(result.stdout.split())
+    assert module in loaded
+    assert loaded.isdisjoint({"trio", "asyncio", "structlog", "storedaemon", "apsw"})
+
+
+def test_the_check_sees_imports_within_functions(tmp_path: Path):
+    """An import that is hidden in a function counts."""
+    file = tmp_path / "module.py"
+    file.write_text("def f():\n    import trio.lowlevel\n    from store import paths\n")
+    assert list(imports(file)) == [("trio.lowlevel", 2), ("store", 3)]
