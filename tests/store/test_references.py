@@ -2,6 +2,7 @@
 """The reference scanner against one that looks at each offset."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -36,7 +37,7 @@ def test_the_same_is_found_as_at_each_offset(pieces: list[bytes], cuts: list[int
     data = b"".join(pieces)
     scanner = ReferenceScanner(CANDIDATES)
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         scanner.feed(data[start:end])
     assert scanner.found == naive(data, CANDIDATES)
 
@@ -62,7 +63,8 @@ def test_base32_text_is_searched_as_well():
     rng = random.Random(7)
     noise = "".join(rng.choices(LETTERS, k=20_000))
     data = (noise + CANDIDATES[5] + noise + CANDIDATES[6] + noise).encode()
-    assert find_references(data, CANDIDATES) == {CANDIDATES[5], CANDIDATES[6]}
+    found = find_references(data, CANDIDATES)
+    assert found == naive(data, CANDIDATES) >= {CANDIDATES[5], CANDIDATES[6]}
 
 
 def test_candidates_that_share_words_are_told_apart():
