@@ -3,14 +3,18 @@
 
 Open-file-description locks conflict with POSIX ones, but belong to the open
 file rather than to the process: closing another descriptor of the same file
-does not drop them. Nothing here waits, except `wait`, which is for threads.
+does not drop them. Nothing here waits, except `wait`, which is for threads;
+on the event loop a lock that is taken is waited for through a `LockHolder`.
 """
 
 import errno
 import fcntl
 import os
 import struct
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
+from typing import Protocol
 
 
 class LockMode(Enum):
@@ -18,6 +22,16 @@ class LockMode(Enum):
 
     SHARED = fcntl.F_RDLCK
     EXCLUSIVE = fcntl.F_WRLCK
+
+
+class LockHolder(Protocol):
+    """Who waits for locks in our stead; the client of the locker process is one."""
+
+    def hold(
+        self, files: Sequence[int], *, shared: bool = False
+    ) -> AbstractAsyncContextManager[object]:
+        """Hold locks on open files, waiting for them in the order given."""
+        ...
 
 
 def _whole_file(kind: int) -> bytes:

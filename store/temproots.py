@@ -19,19 +19,16 @@ costs nothing but space, until that makes up most of it; then it is rewritten.
 import errno
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 import trio
 
 from store import filelocks
-from store.filelocks import LockMode
+from store.filelocks import LockHolder, LockMode
 from store.layout import Layout
 from store.paths import StorePath
-
-#: Holds the lock of an open file shared; waits without blocking the event loop.
-HoldShared = Callable[[int], AbstractAsyncContextManager[object]]
 
 # Entries that nobody needs, before the file is rewritten without them.
 _MOST_STALE = 1024
@@ -45,26 +42,26 @@ class TempRoots:
     Args:
         fd: The file, locked shared.
         layout: Of the store.
-        hold_shared: How to wait for a collector.
+        locker: How to wait for a collector.
     """
 
-    def __init__(self, fd: int, layout: Layout, hold_shared: HoldShared) -> None:
+    def __init__(self, fd: int, layout: Layout, locker: LockHolder) -> None:
         self._fd = fd
         self._layout = layout
-        self._hold_shared = hold_shared
+        self._locker = locker
         self._users: Counter[StorePath] = Counter()
         self._stale = 0
         self._size = 0
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, layout: Layout, hold_shared: HoldShared) -> AsyncIterator["TempRoots"]:
+    async def open(cls, layout: Layout, locker: LockHolder) -> AsyncIterator["TempRoots"]:
         """Make this process's file, for as long as the context lasts."""
         os.makedirs(layout.temp_roots, exist_ok=True)
         name = f"{layout.temp_roots}/{os.getpid()}"
-        fd = await _create(name, layout, hold_shared)
+        fd = await _create(name, layout, locker)
         try:
-            yield cls(fd, layout, hold_shared)
+            yield cls(fd, layout, locker)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(name)
@@ -80,7 +77,7 @@ class TempRoots:
 
     async def sync_with_collector(self) -> None:
         """Wait until no collection is going on (what clients call SyncWithGC)."""
-        async with _collector_lock(self._layout, self._hold_shared):
+        async with _collector_lock(self._layout, self._locker):
             pass
 
     async def hold(self, paths: Iterable[StorePath]) -> None:
@@ -88,7 +85,7 @@ class TempRoots:
         chosen = list(paths)
         delay = _FIRST_DELAY
         while not self._hold_now(chosen):
-            async with _collector_lock(self._layout, self._hold_shared):
+            async with _collector_lock(self._layout, self._locker):
                 # A collector drops the big lock some microseconds before it drops our file's.
                 if self._hold_now(chosen):
                     return
@@ -177,7 +174,7 @@ class SessionRoots:
 
 
 @asynccontextmanager
-async def _collector_lock(layout: Layout, hold_shared: HoldShared) -> AsyncIterator[None]:
+async def _collector_lock(layout: Layout, locker: LockHolder) -> AsyncIterator[None]:
     """Hold the lock that keeps collectors from starting."""
     fd = filelocks.open_lock_file(layout.gc_lock)
     try:
@@ -185,16 +182,16 @@ async def _collector_lock(layout: Layout, hold_shared: HoldShared) -> AsyncItera
         if filelocks.try_lock(fd, LockMode.SHARED):
             yield
         else:
-            async with hold_shared(fd):
+            async with locker.hold([fd], shared=True):
                 yield
     finally:
         os.close(fd)
 
 
-async def _create(name: str, layout: Layout, hold_shared: HoldShared) -> int:
+async def _create(name: str, layout: Layout, locker: LockHolder) -> int:
     """Make the file and lock it shared, as the C++ daemon does."""
     while True:
-        async with _collector_lock(layout, hold_shared):
+        async with _collector_lock(layout, locker):
             with suppress(FileNotFoundError):
                 # Left by a dead process that had our number.
                 os.unlink(name)

@@ -4,7 +4,7 @@
 import fcntl
 import os
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -18,11 +18,16 @@ from store.paths import StorePath
 from store.temproots import TempRoots
 
 
-@asynccontextmanager
-async def hold_shared(fd: int) -> AsyncIterator[None]:
-    """Wait for a lock in a thread, as the locker would in its process."""
-    await trio.to_thread.run_sync(filelocks.wait, fd, LockMode.SHARED, abandon_on_cancel=True)
-    yield
+class ThreadHolder:
+    """Waits for locks in threads, as the locker would in its process."""
+
+    @asynccontextmanager
+    async def hold(self, files: Sequence[int], *, shared: bool = False) -> AsyncIterator[None]:
+        """Wait in a thread for each lock."""
+        mode = LockMode.SHARED if shared else LockMode.EXCLUSIVE
+        for fd in files:
+            await trio.to_thread.run_sync(filelocks.wait, fd, mode, abandon_on_cancel=True)
+        yield
 
 
 @contextmanager
@@ -53,7 +58,7 @@ def roots_on_disk(layout: Layout) -> list[str]:
 @pytest.fixture
 async def roots(layout: Layout) -> AsyncIterator[TempRoots]:
     """The temporary roots of this process."""
-    async with TempRoots.open(layout, hold_shared) as roots:
+    async with TempRoots.open(layout, ThreadHolder()) as roots:
         yield roots
 
 
@@ -70,7 +75,7 @@ async def test_no_file_is_left(layout: Layout):
     fd = filelocks.open_lock_file(f"{layout.temp_roots}/{os.getpid()}")
     os.write(fd, b"/elsewhere/a\0")
     os.close(fd)
-    async with TempRoots.open(layout, hold_shared):
+    async with TempRoots.open(layout, ThreadHolder()):
         assert roots_on_disk(layout) == []
     assert os.listdir(layout.temp_roots) == []
 
@@ -150,7 +155,7 @@ async def test_the_collectors_lock_keeps_new_files_away(layout: Layout):
     """A daemon that starts during a collection waits."""
     os.makedirs(layout.temp_roots)
     with collecting(layout), trio.move_on_after(0.01) as scope:
-        async with TempRoots.open(layout, hold_shared):
+        async with TempRoots.open(layout, ThreadHolder()):
             pytest.fail("made a file of roots during a collection")
     assert scope.cancelled_caught
 
