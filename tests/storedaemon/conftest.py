@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real daemon process for tests, with a store of its own.
+
+`daemon` is one with the usual options; `start_daemon` starts as many as a test
+likes, with any options. Each must end in order, and leave nothing behind.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+READY_SECONDS = 20
+STOP_SECONDS = 35
+
+FAULTS = ("part failed", "session crashed", "request failed", "job_crashed", "Traceback")
+
+
+@dataclass
+class RunningDaemon:
+    """A daemon process and where it works.
+
+    Attributes:
+        base: A directory of its own, with a short name, that everything else lies in.
+        manager: The service manager's socket.
+        faults_expected: Set by a test that breaks something on purpose.
+    """
+
+    base: Path
+    manager: socket.socket
+    process: "subprocess.Popen[bytes]" = field(init=False)
+    faults_expected: bool = False
+
+    @property
+    def store(self) -> str:
+        """The store directory."""
+        return f"{self.base}/store"
+
+    @property
+    def state(self) -> str:
+        """The state directory."""
+        return f"{self.base}/state"
+
+    @property
+    def guix_socket(self) -> str:
+        """Where Guix clients connect."""
+        return f"{self.base}/guix"
+
+    @property
+    def native_socket(self) -> str:
+        """Where native clients connect."""
+        return f"{self.base}/native"
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        return self.process.pid
+
+    def start(self, *options: str, environment: dict[str, str] | None = None) -> None:
+        """Start the process, without waiting for it."""
+        with (self.base / "stderr").open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "storedaemon", "serve"),
+                    *("--store", self.store, "--state", self.state),
+                    *("--listen", self.native_socket, "--listen-guix", self.guix_socket),
+                    *("--log-format", "json", *options),
+                ],
+                env={
+                    **os.environ,
+                    "NOTIFY_SOCKET": f"{self.base}/notify",
+                    "PYTHONWARNINGS": "error",
+                    **(environment or {}),
+                },
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+
+    def wait_ready(self) -> None:
+        """Wait until the daemon says that it serves clients."""
+        while True:
+            try:
+                message = self.manager.recv(4096)
+            except TimeoutError:
+                self.process.kill()
+                self.process.wait()
+                pytest.fail(f"the daemon did not become ready:\n{self.errors()}")
+            if message == b"READY=1":
+                return
+
+    def errors(self) -> str:
+        """What the daemon wrote to standard error."""
+        return (self.base / "stderr").read_text(encoding="utf-8", errors="replace")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events that the daemon reported."""
+        return [json.loads(line) for line in self.errors().splitlines() if line.startswith("{")]
+
+    def connect_guix(self) -> socket.socket:
+        """Connect as a Guix client, without a handshake."""
+        return _connect(self.guix_socket)
+
+    def connect_native(self) -> socket.socket:
+        """Connect as a native client, without a handshake."""
+        return _connect(self.native_socket)
+
+    def descendants(self) -> list[int]:
+        """The processes that exist because of the daemon."""
+        return _descendants(self.pid)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Have the daemon stop in order, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+
+def _connect(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(10)
+    sock.connect(path)
+    return sock
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+        for task in tasks:
+            text = Path(f"/proc/{pid}/task/{task}/children").read_text()
+            for child in map(int, text.split()):
+                found += [child, *_descendants(child)]
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it ended meanwhile
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def finish(daemon: RunningDaemon) -> None:
+    """Stop a daemon if need be, and see that it left nothing behind."""
+    running = daemon.process.poll() is None
+    descendants = daemon.descendants()
+    code = daemon.stop()
+    left = [pid for pid in descendants if _is_alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    if running:
+        assert code == 0, daemon.errors()
+        assert not os.path.exists(daemon.guix_socket)
+        assert not os.path.exists(daemon.native_socket)
+        assert os.listdir(f"{daemon.state}/temproots") == []
+    assert left == [], f"processes were left:\n{daemon.errors()}"
+    if not daemon.faults_expected:
+        assert not [fault for fault in FAULTS if fault in daemon.errors()], daemon.errors()
+
+
+@pytest.fixture
+def start_daemon() -> Iterator[Callable[..., RunningDaemon]]:
+    """Start daemons with any options; they are stopped, and judged, after the test.
+
+    With ``ready=False`` the test itself waits until a daemon is ready, or ends.
+    """
+    daemons: list[RunningDaemon] = []
+
+    def start(
+        *options: str, ready: bool = True, environment: dict[str, str] | None = None
+    ) -> RunningDaemon:
+        base = Path(tempfile.mkdtemp(prefix="sd-"))
+        base.chmod(0o755)
+        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        manager.bind(f"{base}/notify")
+        manager.settimeout(READY_SECONDS)
+        daemon = RunningDaemon(base, manager)
+        daemon.start(*options, environment=environment)
+        daemons.append(daemon)
+        if ready:
+            daemon.wait_ready()
+        return daemon
+
+    try:
+        yield start
+        for daemon in daemons:
+            finish(daemon)
+    finally:
+        for daemon in daemons:
+            daemon.process.kill()
+            daemon.process.wait()
+            daemon.manager.close()
+            shutil.rmtree(daemon.base, ignore_errors=True)
+
+
+@pytest.fixture
+def daemon(start_daemon: Callable[..., RunningDaemon]) -> RunningDaemon:
+    """A daemon that serves an empty store."""
+    return start_daemon()
