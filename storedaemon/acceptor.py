@@ -18,12 +18,14 @@ import trio
 from builder.options import Client
 from storedaemon.logs import Logger
 from storedaemon.peers import Peers
-from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.sockets import Dialect, Listener
 
-Serve = Callable[[socket.socket, Session, Services], Awaitable[None]]
+Serve = Callable[[socket.socket, Session], Awaitable[None]]
 """Runs one session on a non-blocking socket until the client hangs up."""
+
+OpenSession = Callable[[Client, Dialect], Session]
+"""Makes the session of a client that was just identified."""
 
 # The system is short of something that other sessions will give back.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -34,29 +36,31 @@ class Acceptor:
     """Accepts clients and runs their sessions.
 
     Args:
-        services: What sessions work with.
-        sessions: Where sessions are listed while they last, by number.
-        dialects: How each dialect is served.
         peers: Identifies clients.
+        open_session: Makes sessions.
+        dialects: How each dialect is served.
+        sessions: Where sessions are listed while they last, by number.
+        limit: How many clients there may be at once.
         log: The daemon's logger.
     """
 
     def __init__(
         self,
-        services: Services,
-        sessions: dict[int, Session],
-        dialects: Mapping[Dialect, Serve],
         peers: Peers,
+        open_session: OpenSession,
+        dialects: Mapping[Dialect, Serve],
+        sessions: dict[int, Session],
+        limit: int,
         log: Logger,
     ) -> None:
-        self._services = services
-        self._sessions = sessions
-        self._dialects = dialects
         self._peers = peers
+        self._open_session = open_session
+        self._dialects = dialects
+        self._sessions = sessions
+        self._places = trio.CapacityLimiter(limit)
         self._log = log
         self._numbers = count(1)
         self._sockets: set[socket.socket] = set()
-        self._places = trio.CapacityLimiter(services.config.max_connections)
 
     async def accept(self, listener: Listener, nursery: trio.Nursery) -> None:
         """Accept clients of one listener until cancelled; their sessions run in `nursery`."""
@@ -122,26 +126,16 @@ class Acceptor:
             self._log.exception("session crashed", session=number)
 
     async def _serve(self, sock: socket.socket, listener: Listener, client: Client) -> None:
-        session = self._new_session(listener, client)
+        session = self._open_session(client, listener.dialect)
         session.log.info("connected", uid=client.uid, pid=client.pid, user=client.user)
         started = time.perf_counter()
         self._sessions[session.id] = session
         try:
-            self._services.homes.welcome(client, session.log)
-            await self._dialects[listener.dialect](sock, session, self._services)
+            await self._dialects[listener.dialect](sock, session)
         finally:
             del self._sessions[session.id]
             session.close()
             session.log.info("disconnected", seconds=round(time.perf_counter() - started, 3))
-
-    def _new_session(self, listener: Listener, client: Client) -> Session:
-        return Session(
-            client,
-            listener.dialect,
-            self._log.bind(session=client.session, dialect=listener.dialect.value),
-            self._services.temp_roots.session(),
-            log_rpcs=self._services.config.log_level == "debug",
-        )
 
     def hang_up(self) -> None:
         """End the connection of every client, so that threads that read from one come back."""

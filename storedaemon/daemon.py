@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from builder.options import Client
 from reaper.monitor import ProcessMonitor
 from reaper.process import Process
 from storedaemon.acceptor import Acceptor, Serve
@@ -30,8 +31,6 @@ from storedaemon.sessions.guix import serve_guix
 from storedaemon.sessions.native import serve_native
 from storedaemon.sockets import Dialect, Listener
 from storedaemon.stopping import Stop, limit_stop, watch_signals
-
-DIALECTS: dict[Dialect, Serve] = {Dialect.GUIX: serve_guix, Dialect.NATIVE: serve_native}
 
 # A helper ends as soon as its channel closes, unless the kernel keeps it in a system call.
 HELPER_SECONDS = 5.0
@@ -116,9 +115,7 @@ class _Daemon:
         scope.cancel()
 
     async def _serve_clients(self, services: Services) -> None:
-        config, log = self.given.config, self.given.log
-        peers = Peers(config.trusted_users, os.geteuid())
-        acceptor = Acceptor(services, self.sessions, DIALECTS, peers, log)
+        acceptor = self._acceptor(services)
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as listening:
                 for listener in self.given.listeners:
@@ -132,6 +129,32 @@ class _Daemon:
                 listener.close()
             acceptor.hang_up()
             sessions.cancel_scope.cancel()
+
+    def _acceptor(self, services: Services) -> Acceptor:
+        config = self.given.config
+        dialects: dict[Dialect, Serve] = {
+            Dialect.GUIX: partial(serve_guix, services=services),
+            Dialect.NATIVE: partial(serve_native, services=services),
+        }
+        return Acceptor(
+            Peers(config.trusted_users, os.geteuid()),
+            partial(self._open_session, services),
+            dialects,
+            self.sessions,
+            config.max_connections,
+            self.given.log,
+        )
+
+    def _open_session(self, services: Services, client: Client, dialect: Dialect) -> Session:
+        log = self.given.log.bind(session=client.session, dialect=dialect.value)
+        services.homes.welcome(client, log)
+        return Session(
+            client,
+            dialect,
+            log,
+            services.temp_roots.session(),
+            log_rpcs=self.given.config.log_level == "debug",
+        )
 
     def _tell_ready(self) -> None:
         self.given.notifier.ready()
