@@ -92,7 +92,7 @@ def read_term(text: str, constructor: str, shapes: Sequence[Shape]) -> list[Fiel
         raise _fault(text, marked.rindex('"'), "a string that ends")
     skeleton = '"'.join(gaps)
     spans, (reached, expected) = _match_fields(skeleton, constructor, shapes)
-    if reached < len(skeleton):
+    if expected:
         before = strings[: skeleton.count('"', 0, reached)]
         raise _fault(text, reached + sum(len(string) + 1 for string in before), expected)
     if "\\" in text:
@@ -115,7 +115,7 @@ def write_list(items: Iterable[str]) -> str:
 def _match_fields(
     skeleton: str, constructor: str, shapes: Sequence[Shape]
 ) -> tuple[list[tuple[int, int]], tuple[int, str]]:
-    """Return the fields' spans, how far the skeleton is right, and what should follow there."""
+    """Return the fields' spans, how far the skeleton is right, and what is missing there."""
     spans: list[tuple[int, int]] = []
     position, separator = 0, f"{constructor}("
     for shape in shapes:
