@@ -6,13 +6,14 @@ that does not block is no checkpoint: a checkpoint would cost more than the tran
 `receive` makes one after a run of messages, so that a chatty helper cannot keep the loop.
 """
 
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 import trio
 
-from locker.channel import Outgoing, open_packet, receive_packet
+from locker.channel import prepare, receive_datagram, send_datagram
 from locker.codec import Codec
 from locker.errors import ChannelClosedError
 
@@ -43,9 +44,13 @@ class AsyncChannel:
         Raises:
             ChannelClosedError: The other end is gone, or `close` was called.
         """
-        with Outgoing(self._codec, message, fds) as outgoing:
-            if not self._send_now(outgoing):
-                await self._send_in_turn(outgoing)
+        data, fds, body = prepare(self._codec, message, fds)
+        try:
+            if not self._send_now(data, fds):
+                await self._send_in_turn(data, fds)
+        finally:
+            if body is not None:
+                os.close(body)
 
     def send_nowait(self, message: object, fds: Sequence[int] = ()) -> None:
         """Send a message if that needs no waiting.
@@ -54,25 +59,29 @@ class AsyncChannel:
             trio.WouldBlock: It does; nothing is sent.
             ChannelClosedError: The other end is gone, or `close` was called.
         """
-        with Outgoing(self._codec, message, fds) as outgoing:
-            if not self._send_now(outgoing):
+        data, fds, body = prepare(self._codec, message, fds)
+        try:
+            if not self._send_now(data, fds):
                 raise trio.WouldBlock
+        finally:
+            if body is not None:
+                os.close(body)
 
-    def _send_now(self, outgoing: Outgoing) -> bool:
+    def _send_now(self, data: bytes, fds: Sequence[int]) -> bool:
         """Send unless others wait for their turn, or the socket is full."""
-        return not self._turn.locked() and self._try_send(outgoing)
+        return not self._turn.locked() and self._try_send(data, fds)
 
-    def _try_send(self, outgoing: Outgoing) -> bool:
+    def _try_send(self, data: bytes, fds: Sequence[int]) -> bool:
         self._check_open()
         try:
-            outgoing.send(self._socket)
+            send_datagram(self._socket, data, fds)
         except BlockingIOError:
             return False
         return True
 
-    async def _send_in_turn(self, outgoing: Outgoing) -> None:
+    async def _send_in_turn(self, data: bytes, fds: Sequence[int]) -> None:
         async with self._turn:
-            while not self._try_send(outgoing):
+            while not self._try_send(data, fds):
                 try:
                     await trio.lowlevel.wait_writable(self._socket)
                 except trio.ClosedResourceError as error:
@@ -92,11 +101,9 @@ class AsyncChannel:
         while True:
             self._check_open()
             try:
-                packet = receive_packet(self._socket)
+                return receive_datagram(self._socket, self._codec)
             except BlockingIOError:
                 await self._wait_readable()
-            else:
-                return open_packet(self._codec, packet)
 
     async def _wait_readable(self) -> None:
         self._burst = 0

@@ -19,14 +19,14 @@ import fcntl
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NoReturn, Self
 
 import cbor2
 
 from locker.codec import Codec, parse
 from locker.errors import ChannelClosedError, LostDescriptorsError, MessageError
 
-__all__ = ["MAX_DATAGRAM", "MAX_DESCRIPTORS", "MAX_MESSAGE", "Channel", "Codec", "Packet"]
+__all__ = ["MAX_DATAGRAM", "MAX_DESCRIPTORS", "MAX_MESSAGE", "Channel", "Codec"]
 
 MAX_DATAGRAM = 32 * 1024
 """Bytes of a message that still travels as a datagram: well below the default SO_SNDBUF of
@@ -40,55 +40,42 @@ MAX_DESCRIPTORS = 252
 
 _INT_SIZE = array.array("i").itemsize
 _ANCILLARY_SIZE = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * _INT_SIZE)
+_CLOEXEC = socket.MSG_CMSG_CLOEXEC
+_CUT = socket.MSG_TRUNC | socket.MSG_CTRUNC
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
-class Packet(NamedTuple):
-    """What one recvmsg gave: the datagram, and its descriptors, which the holder must close."""
+def prepare(
+    codec: Codec, message: object, fds: Sequence[int]
+) -> tuple[bytes, Sequence[int], int | None]:
+    """Give the datagram and the descriptors to send, and which of these to close afterwards.
 
-    data: bytes
-    fds: tuple[int, ...]
-    complete: bool
+    Raises:
+        ValueError: More descriptors than may go beside this message, or more bytes than any.
+    """
+    if fds and len(fds) > codec.descriptor_limit(message):
+        raise ValueError(f"{len(fds)} descriptors beside a {type(message).__name__}")
+    data = codec.encode(message)
+    if len(data) <= MAX_DATAGRAM:
+        return data, fds, None
+    body = _sealed_memfd(data)
+    return cbor2.dumps(len(data)), (body, *fds), body
 
 
-class Outgoing:
-    """One message ready to be sent, by as many attempts as it takes; a context manager."""
+def send_datagram(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    """Send by one system call; BlockingIOError where that has to wait.
 
-    __slots__ = ("_body_fd", "ancillary", "data")
-
-    def __init__(self, codec: Codec, message: object, fds: Sequence[int]) -> None:
-        if len(fds) > codec.descriptor_limit(message):
-            raise ValueError(f"{len(fds)} descriptors beside a {type(message).__name__}")
-        self.data = codec.encode(message)
-        self._body_fd = -1
-        if len(self.data) > MAX_DATAGRAM:
-            self._body_fd = _sealed_memfd(self.data)
-            self.data = cbor2.dumps(len(self.data))
-            fds = (self._body_fd, *fds)
-        self.ancillary = (
-            ((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds)),) if fds else ()
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._body_fd >= 0:
-            os.close(self._body_fd)
-
-    def send(self, sock: socket.socket) -> None:
-        """Send by one system call; BlockingIOError where that has to wait.
-
-        Raises:
-            ChannelClosedError: The other end is gone.
-        """
-        try:
-            if self.ancillary:
-                sock.sendmsg((self.data,), self.ancillary, socket.MSG_NOSIGNAL)
-            else:
-                sock.send(self.data, socket.MSG_NOSIGNAL)
-        except (BrokenPipeError, ConnectionError) as error:
-            raise ChannelClosedError("the other end of the channel is gone") from error
+    Raises:
+        ChannelClosedError: The other end is gone.
+    """
+    try:
+        if fds:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+            sock.sendmsg((data,), (rights,))
+        else:
+            sock.send(data)
+    except ConnectionError as error:
+        raise ChannelClosedError("the other end of the channel is gone") from error
 
 
 def _sealed_memfd(data: bytes) -> int:
@@ -106,76 +93,93 @@ def _sealed_memfd(data: bytes) -> int:
     return fd
 
 
-def receive_packet(sock: socket.socket) -> Packet:
-    """Receive one datagram by one system call; BlockingIOError where that has to wait.
+def receive_datagram(sock: socket.socket, codec: Codec) -> tuple[Any, tuple[int, ...]]:
+    """Receive a message by one system call; BlockingIOError where that has to wait.
+
+    Returns:
+        The message and its descriptors, which the caller must close.
 
     Raises:
         ChannelClosedError: The other end is gone.
+        MessageError: What arrived is no message of the codec, or has descriptors that do not
+            belong beside it; they are closed.
+        LostDescriptorsError: Some descriptors did not arrive; the others are closed.
     """
     try:
-        data, ancillary, flags, _ = sock.recvmsg(
-            MAX_DATAGRAM, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, flags, _ = sock.recvmsg(MAX_DATAGRAM, _ANCILLARY_SIZE, _CLOEXEC)
     except ConnectionError as error:
         raise ChannelClosedError("the other end of the channel is gone") from error
-    fds = _descriptors(ancillary) if ancillary else ()
-    if flags & socket.MSG_TRUNC:
-        close_all(fds)
-        raise MessageError(f"a datagram of more than {MAX_DATAGRAM} bytes")
     if not data:
-        close_all(fds)
+        close_all(_descriptors(ancillary))
         raise ChannelClosedError("the other end closed the channel")
-    return Packet(data, fds, complete=not flags & socket.MSG_CTRUNC)
+    if ancillary or flags & _CUT:
+        return _open(codec, data, _descriptors(ancillary), flags)
+    return codec.from_value(_complete(parse(data))), ()
 
 
-def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % _INT_SIZE])
-    return tuple(fds)
-
-
-def open_packet(codec: Codec, packet: Packet) -> tuple[Any, tuple[int, ...]]:
-    """Give the message and the descriptors of a packet; close these where it raises.
-
-    Raises:
-        MessageError: The datagram is no message of the codec, or has descriptors that do not
-            belong beside it.
-        LostDescriptorsError: Some descriptors did not arrive.
-    """
-    fds = packet.fds
+def _open(
+    codec: Codec, data: bytes, fds: tuple[int, ...], flags: int
+) -> tuple[Any, tuple[int, ...]]:
+    """Give the message and descriptors of a datagram; close the latter where it raises."""
     try:
-        value = parse(packet.data)
+        if flags & socket.MSG_TRUNC:
+            _refuse(f"a datagram of more than {MAX_DATAGRAM} bytes")
+        value = parse(data)
         if type(value) is int:
-            value, fds = _fetch_body(value, packet), fds[1:]
-            os.close(packet.fds[0])
+            value = _fetch_body(value, fds)
+            os.close(fds[0])
+            fds = fds[1:]
         message = codec.from_value(value)
-        _check_descriptors(codec, message, fds, packet)
+        if flags & socket.MSG_CTRUNC:
+            _report_lost(message)
+        if len(fds) > codec.descriptor_limit(message):
+            _refuse(f"{len(fds)} descriptors beside a {type(message).__name__}")
     except BaseException:
         close_all(fds)
         raise
     return message, fds
 
 
-def _fetch_body(size: int, packet: Packet) -> Any:
-    """Read and parse the message whose memfd is the packet's first descriptor.
+def _refuse(problem: str) -> NoReturn:
+    raise MessageError(problem)
+
+
+def _report_lost(message: object) -> NoReturn:
+    name = type(message).__name__
+    raise LostDescriptorsError(f"no room for the descriptors of a {name}", message)
+
+
+def _complete(value: Any) -> Any:
+    if type(value) is int:
+        raise MessageError("a large message was announced without its memfd")
+    return value
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % _INT_SIZE])
+    return tuple(fds)
+
+
+def _fetch_body(size: int, fds: tuple[int, ...]) -> Any:
+    """Read and parse the large message whose memfd is the first descriptor.
 
     Only a sealed memfd is read: its bytes are in memory and stay as they are, while reading
     another kind of file might block for ever.
     """
-    if not packet.fds:
-        raise MessageError("a message was announced without its memfd")
+    if not fds:
+        raise MessageError("a large message was announced without its memfd")
     if not MAX_DATAGRAM < size <= MAX_MESSAGE:
         raise MessageError(f"a message of {size} bytes was announced as a large one")
-    fd = packet.fds[0]
     try:
-        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        seals = fcntl.fcntl(fds[0], fcntl.F_GET_SEALS)
     except OSError as error:
-        raise MessageError("a message was announced in a file that is no memfd") from error
-    if seals & _SEALS != _SEALS or os.fstat(fd).st_size != size:
+        raise MessageError("a large message was announced in a file that is no memfd") from error
+    if seals & _SEALS != _SEALS or os.fstat(fds[0]).st_size != size:
         raise MessageError("a message's memfd is not sealed, or not of the size announced")
-    return parse(_read_exactly(fd, size))
+    return parse(_read_exactly(fds[0], size))
 
 
 def _read_exactly(fd: int, size: int) -> bytes:
@@ -183,14 +187,6 @@ def _read_exactly(fd: int, size: int) -> bytes:
     while len(data) < size:
         data += os.pread(fd, size - len(data), len(data))
     return data
-
-
-def _check_descriptors(codec: Codec, message: object, fds: tuple[int, ...], packet: Packet) -> None:
-    name = type(message).__name__
-    if not packet.complete:
-        raise LostDescriptorsError(f"no room for the descriptors of a {name}", message)
-    if len(fds) > codec.descriptor_limit(message):
-        raise MessageError(f"{len(fds)} descriptors beside a {name}")
 
 
 def close_all(fds: Sequence[int]) -> None:
@@ -230,8 +226,12 @@ class Channel:
         Raises:
             ChannelClosedError: The other end is gone.
         """
-        with Outgoing(self._codec, message, fds) as outgoing:
-            outgoing.send(self._socket)
+        data, fds, body = prepare(self._codec, message, fds)
+        try:
+            send_datagram(self._socket, data, fds)
+        finally:
+            if body is not None:
+                os.close(body)
 
     def receive(self) -> tuple[Any, tuple[int, ...]]:
         """Wait for a message; give it and its descriptors, which are now the caller's.
@@ -240,7 +240,7 @@ class Channel:
             ChannelClosedError: The other end is gone.
             MessageError: What arrived is no message; the channel remains usable.
         """
-        return open_packet(self._codec, receive_packet(self._socket))
+        return receive_datagram(self._socket, self._codec)
 
     def close(self) -> None:
         """Close the socket."""

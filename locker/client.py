@@ -106,8 +106,8 @@ class Lease:
             deleted: These are lock files that the caller has unlinked: mark them stale.
         """
         ranges, self._ranges = self._ranges, []
-        if ranges:
-            await self._locker.release_ranges(tuple(ranges), deleted=deleted)
+        for first, count in ranges:
+            await self._locker.release(first, count, deleted=deleted)
 
 
 class Locker:
@@ -234,10 +234,10 @@ class Locker:
 
         return await self._acquire(names, open_batch, close_all, manner)
 
-    async def release_ranges(self, ranges: tuple[tuple[int, int], ...], *, deleted: bool) -> None:
+    async def release(self, first: int, count: int, *, deleted: bool) -> None:
         """Release tokens; for `Lease`."""
-        self._held -= sum(count for _, count in ranges)
-        await self._send_uncancelled(ReleaseLocks(ranges, deleted))
+        self._held -= count
+        await self._send_uncancelled(ReleaseLocks(first, count, deleted))
 
     async def inspect(self) -> GetStatisticsReply:
         """Ask the locker for its own counts; what was sent before is counted.
@@ -319,8 +319,7 @@ class Locker:
         """Release what was, or is about to be, granted; the reply that still comes is dropped."""
         if request.first in self._requests:
             self._requests[request.first] = None
-        ranges = ((request.first, request.count),)
-        await self._send_uncancelled(ReleaseLocks(ranges, deleted=False))
+        await self._send_uncancelled(ReleaseLocks(request.first, request.count, deleted=False))
 
     async def _send_uncancelled(self, message: object) -> None:
         # A locker that is gone holds nothing that would need to be released.

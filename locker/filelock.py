@@ -5,16 +5,14 @@ These locks conflict with the POSIX locks that other daemons take, but belong to
 description instead of a process: closing another descriptor of the file does not drop them,
 and two of them in one process conflict as they should (fcntl(2)).
 
-Entry points: `try_lock`, `unlock`, `judge_lock_file`, and `LockWait`, a thread that waits.
+Entry points: `try_lock`, `unlock`, `is_stale`, and `LockWait`, a thread that waits.
 """
 
 import ctypes
-import enum
 import errno
 import fcntl
 import os
 import signal
-import stat
 import struct
 import threading
 from collections.abc import Callable
@@ -30,9 +28,6 @@ _NO_WHENCE = 99
 
 WAKE_SIGNAL = signal.SIGUSR1
 """Interrupts a `LockWait`; the process must have a handler for it, see `install_wake_handler`."""
-
-STALE_MARK = b"d"
-"""What a holder writes into a lock file that it has unlinked, as the C++ daemon does."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,30 +52,24 @@ def unlock(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _UNLOCK)
 
 
-def mark_stale(fd: int) -> None:
-    """Tell those who wait for a lock file, which its holder has unlinked, that it is gone."""
-    os.pwrite(fd, STALE_MARK, 0)
+def is_stale(fd: int) -> bool:
+    """Tell whether a lock file, locked now, was deleted by an earlier holder.
 
-
-class LockFileState(enum.Enum):
-    """What a lock file turns out to be once it is locked."""
-
-    FRESH = enum.auto()
-    STALE = enum.auto()
-    UNSUITABLE = enum.auto()
-
-
-def judge_lock_file(status: os.stat_result) -> LockFileState:
-    """Judge a locked lock file.
-
-    One that has another name, or is no regular file, is somebody's trap: marking it would
-    write into a file that is not ours.
+    Raises:
+        OSError: ESPIPE, if the file cannot be a lock file.
     """
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-        return LockFileState.UNSUITABLE
-    if status.st_size != 0 or status.st_nlink == 0:
-        return LockFileState.STALE
-    return LockFileState.FRESH
+    return os.lseek(fd, 0, os.SEEK_END) != 0
+
+
+def mark_stale(fd: int) -> None:
+    """Tell those who wait for a lock file, which its holder has unlinked, that it is gone.
+
+    Making the file longer works where writing into it, as the C++ daemon does, fails because
+    the disk is full. A file that has a name still is left alone: it is somebody's trap, or was
+    not unlinked.
+    """
+    if os.fstat(fd).st_nlink == 0:
+        os.ftruncate(fd, 1)
 
 
 def install_wake_handler() -> None:

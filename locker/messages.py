@@ -73,15 +73,17 @@ class AcquireLocksReply:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReleaseLocks:
-    """Unlock files, and abandon the requests that still wait for one of these tokens.
+    """Unlock files, and abandon the request that still waits for them.
 
     Attributes:
-        ranges: First tokens and numbers of tokens. Tokens that hold nothing are passed over,
-            since a grant and the decision not to wait for it may cross.
+        first: The first token.
+        count: The number of tokens. Those that hold nothing are passed over, since a grant and
+            the decision not to wait for it may cross.
         deleted: The daemon has unlinked the lock files: mark them, for those who wait.
     """
 
-    ranges: tuple[tuple[int, int], ...]
+    first: int
+    count: int
     deleted: bool
 
 
@@ -96,13 +98,13 @@ class GetStatisticsReply:
 
     Attributes:
         held: Locks held.
-        files: Distinct files that are locked or waited for.
+        contended: Files that are waited for.
         waiting: Requests that wait.
         blocked: Threads that wait for the locks of other processes.
     """
 
     held: int
-    files: int
+    contended: int
     waiting: int
     blocked: int
 

@@ -20,7 +20,7 @@ from typing import Self
 
 from locker.client import MAX_STALE_RETRIES, Lease, Locker
 from locker.errors import LockError
-from locker.filelock import LockFileState, judge_lock_file, mark_stale, try_lock
+from locker.filelock import is_stale, mark_stale, try_lock
 
 SUFFIX = ".lock"
 
@@ -210,22 +210,19 @@ class PathLocks:
             return False
         for _ in range(MAX_STALE_RETRIES):
             fd = open_lock_file(path)
-            state = None
+            held = False
             try:
                 if not try_lock(fd, shared=shared):
                     return False
-                state = judge_lock_file(os.fstat(fd))
+                held = not is_stale(fd)
+            except OSError as error:
+                raise LockError(f"cannot lock `{path}{SUFFIX}': {error.strerror}") from error
             finally:
-                if state is not LockFileState.FRESH:
+                if not held:
                     os.close(fd)
-            if state is LockFileState.FRESH:
+            if held:
                 lease.add_local(path, fd)
                 return True
-            if state is LockFileState.UNSUITABLE:
-                raise LockError(
-                    f"lock file `{path}{SUFFIX}' is no regular file of one name",
-                    reason="lock-file",
-                )
         raise LockError(f"lock file `{path}{SUFFIX}' is not empty", reason="lock-file-in-use")
 
     async def _wait(self, paths: Sequence[str], lease: PathLease, *, shared: bool) -> None:

@@ -21,9 +21,8 @@ from collections.abc import Callable
 from functools import partial
 
 from locker.filelock import (
-    LockFileState,
     LockWait,
-    judge_lock_file,
+    is_stale,
     mark_stale,
     try_lock,
     unlock,
@@ -45,20 +44,14 @@ class ProtocolError(Exception):
 
 
 class _File:
-    """A file that is locked or waited for, by device and inode."""
+    """A file that somebody waits for, by device and inode."""
 
-    __slots__ = ("exclusive", "holders", "key", "queue", "wait")
+    __slots__ = ("key", "queue", "wait")
 
     def __init__(self, key: _Key) -> None:
         self.key = key
-        self.holders = 0
-        self.exclusive = False
-        self.queue: deque[_Request] | None = None
+        self.queue: deque[_Request] = deque()
         self.wait: LockWait | None = None
-
-    def conflicts(self, *, shared: bool) -> bool:
-        """Tell whether a lock of ours stands in the way."""
-        return self.holders > 0 and (self.exclusive or not shared)
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -74,6 +67,10 @@ class _Request:
 class LockTable:
     """All locks of one locker.
 
+    Which tokens lock the same file matters only when somebody waits. So a free file is locked
+    without a look at its inode, and the index of holders is made up for when the first waiter
+    comes. Invariant: while `_contended` has files, every held token is in the index.
+
     Args:
         reply: Sends a message to the daemon.
     """
@@ -81,8 +78,10 @@ class LockTable:
     def __init__(self, reply: Callable[[AcquireLocksReply], None]) -> None:
         self._reply = reply
         self._mutex = threading.Lock()
-        self._held: dict[int, tuple[int, _File]] = {}
-        self._files: dict[_Key, _File] = {}
+        self._held: dict[int, tuple[int, bool]] = {}  # token: descriptor, shared
+        self._keys: dict[int, _Key] = {}  # the index, by token
+        self._holders: dict[_Key, set[int]] = {}  # the index, by file
+        self._contended: dict[_Key, _File] = {}
         self._waiting: dict[int, _Request] = {}
         self._freed: deque[_File] = deque()
         self._next_token = 0
@@ -92,7 +91,7 @@ class LockTable:
         """Give the counts that the daemon may ask for."""
         with self._mutex:
             return GetStatisticsReply(
-                len(self._held), len(self._files), len(self._waiting), self._blocked
+                len(self._held), len(self._contended), len(self._waiting), self._blocked
             )
 
     def acquire(self, message: AcquireLocks, fds: tuple[int, ...]) -> None:
@@ -116,83 +115,87 @@ class LockTable:
             self._reply(AcquireLocksReply(message.first, 0, Outcome.REFUSED, number))
 
     def release(self, message: ReleaseLocks) -> None:
-        """Unlock files and abandon requests.
+        """Unlock files, or abandon the request that waits for them.
 
         Raises:
             ProtocolError: A range longer than any request.
         """
+        if not 0 < message.count <= MAX_BATCH:
+            raise ProtocolError(f"a range of {message.count} tokens")
         with self._mutex:
-            for first, count in message.ranges:
-                if not 0 < count <= MAX_BATCH:
-                    raise ProtocolError(f"a range of {count} tokens")
-                request = self._waiting.get(first)
-                if request is not None:
-                    self._abandon(request)
-                for token in range(first, first + count):
-                    self._drop(token, deleted=message.deleted)
+            request = self._waiting.get(message.first)
+            if request is not None:
+                self._abandon(request)
+            for token in range(message.first, message.first + message.count):
+                self._drop(token, deleted=message.deleted)
             self._settle()
 
     def _proceed(self, request: _Request) -> None:
         """Lock the files of a request, up to one that must be waited for."""
-        message, fds = request.message, request.fds
-        while request.granted < len(fds):
-            try:
-                locked = try_lock(fds[request.granted], shared=message.shared)
-                status = os.fstat(fds[request.granted])
-            except OSError as error:
-                self._finish(request, Outcome.REFUSED, error.errno or errno.EIO)
-                return
-            key = (status.st_dev, status.st_ino)
-            file = self._files.get(key)
-            if file is None:
-                file = self._files[key] = _File(key)
-            if not locked or file.queue:
-                self._contend(request, file, locked=locked)
-                return
-            if not self._grant(request, file, status):
-                return
-        self._finish(request, Outcome.GRANTED)
+        fds = request.fds
+        try:
+            while request.granted < len(fds):
+                if not self._lock_next(request, fds[request.granted]):
+                    return
+        except OSError as error:
+            self._finish(request, Outcome.REFUSED, error.errno or errno.EIO)
+        else:
+            self._finish(request, Outcome.GRANTED)
 
-    def _grant(self, request: _Request, file: _File, status: os.stat_result) -> bool:
-        """Record the lock just taken, or finish the request if the file is not fit for it."""
-        message, fd = request.message, request.fds[request.granted]
-        if message.lock_files:
-            state = judge_lock_file(status)
-            if state is not LockFileState.FRESH:
-                unlock(fd)
-                self._freed.append(file)
-                stale = state is LockFileState.STALE
-                outcome = Outcome.STALE if stale else Outcome.REFUSED
-                self._finish(request, outcome, 0 if stale else errno.EMLINK)
-                return False
+    def _lock_next(self, request: _Request, fd: int) -> bool:
+        """Lock the next file of a request; if that cannot be now, queue or finish it."""
+        if not try_lock(fd, shared=request.message.shared):
+            self._contend(request, _key_of(fd))
+            return False
+        if self._contended and (key := _key_of(fd)) in self._contended:
+            # A shared lock next to shared ones; but others have waited for longer.
+            unlock(fd)
+            self._contend(request, key)
+            return False
+        return self._grant(request, fd)
+
+    def _grant(self, request: _Request, fd: int) -> bool:
+        """Record the lock just taken, or finish the request if it is one on a deleted file."""
+        message = request.message
+        if message.lock_files and is_stale(fd):
+            unlock(fd)
+            self._finish(request, Outcome.STALE)
+            return False
         token = message.first + request.granted
-        self._held[token] = (fd, file)
-        file.holders += 1
-        file.exclusive = not message.shared
+        self._held[token] = (fd, message.shared)
         request.granted += 1
+        if self._contended:
+            self._index(token, fd)
         return True
 
-    def _contend(self, request: _Request, file: _File, *, locked: bool) -> None:
+    def _index(self, token: int, fd: int) -> None:
+        key = self._keys[token] = _key_of(fd)
+        self._holders.setdefault(key, set()).add(token)
+
+    def _complete_index(self) -> None:
+        for token in self._held.keys() - self._keys.keys():
+            self._index(token, self._held[token][0])
+
+    def _contend(self, request: _Request, key: _Key) -> None:
         """Queue a request for a file that others have locked or wait for."""
-        if locked:
-            unlock(request.fds[request.granted])
         if not request.message.wait:
-            self._freed.append(file)
             self._undo(request)
             self._finish(request, Outcome.CONTENDED)
-        elif self._waits_for_itself(request, file):
+            return
+        if not self._contended:
+            self._complete_index()
+        if self._waits_for_itself(request, key):
             self._finish(request, Outcome.REFUSED, errno.EDEADLK)
-        else:
-            if file.queue is None:
-                file.queue = deque()
-            file.queue.append(request)
-            request.waits_for = file
-            self._waiting[request.message.first] = request
-            self._freed.append(file)
+            return
+        file = self._contended.setdefault(key, _File(key))
+        file.queue.append(request)
+        request.waits_for = file
+        self._waiting[request.message.first] = request
+        self._freed.append(file)
 
-    def _waits_for_itself(self, request: _Request, file: _File) -> bool:
+    def _waits_for_itself(self, request: _Request, key: _Key) -> bool:
         first = request.message.first
-        return any(self._held[first + i][1] is file for i in range(request.granted))
+        return any(self._keys.get(first + i) == key for i in range(request.granted))
 
     def _finish(self, request: _Request, outcome: Outcome, number: int = 0) -> None:
         """Close what the request has not locked, and answer it."""
@@ -212,65 +215,85 @@ class LockTable:
         """End a request that waits."""
         file = request.waits_for
         assert file is not None
-        assert file.queue is not None
         if file.queue[0] is request and file.wait is not None:
             # The thread still uses the descriptor; it closes it when it has ended.
             file.wait.cancel()
             file.wait = None
             request.fds = request.fds[: request.granted] + request.fds[request.granted + 1 :]
-        file.queue.remove(request)
-        del self._waiting[request.message.first]
-        self._freed.append(file)
+        self._leave_queue(request, file)
         self._undo(request)
         self._finish(request, Outcome.ABANDONED)
+
+    def _leave_queue(self, request: _Request, file: _File) -> None:
+        file.queue.remove(request)
+        request.waits_for = None
+        del self._waiting[request.message.first]
+        if file.queue:
+            self._freed.append(file)
+        else:
+            del self._contended[file.key]
 
     def _drop(self, token: int, *, deleted: bool) -> None:
         """Unlock the file of a token, if it has one."""
         held = self._held.pop(token, None)
         if held is None:
             return
-        fd, file = held
+        fd = held[0]
         if deleted:
             _mark(fd)
         unlock(fd)
         os.close(fd)
-        file.holders -= 1
-        self._freed.append(file)
+        key = self._keys.pop(token, None)
+        if key is not None:
+            self._forget_holder(token, key)
+
+    def _forget_holder(self, token: int, key: _Key) -> None:
+        holders = self._holders[key]
+        holders.remove(token)
+        if not holders:
+            del self._holders[key]
+        if key in self._contended:
+            self._freed.append(self._contended[key])
 
     def _settle(self) -> None:
-        """Serve those who wait for files that were freed, and forget files nobody uses."""
+        """Serve those who wait for files that were freed."""
         while self._freed:
             file = self._freed.popleft()
-            if file.queue:
-                self._advance(file)
-            elif not file.holders:
-                self._files.pop(file.key, None)
+            while file.queue and file.wait is None and self._advance(file):
+                pass
 
-    def _advance(self, file: _File) -> None:
-        """Grant a file to the first in its queue, or wait for the process that has it."""
-        assert file.queue is not None
+    def _advance(self, file: _File) -> bool:
+        """Serve the first in a queue, or wait for the process that has the file."""
         request = file.queue[0]
-        if file.wait is not None or file.conflicts(shared=request.message.shared):
-            return
+        if self._conflicts(file.key, shared=request.message.shared):
+            return False
         fd = request.fds[request.granted]
         try:
-            if try_lock(fd, shared=request.message.shared):
-                self._serve_first(file)
-            else:
-                self._wait(file, request)
+            if not try_lock(fd, shared=request.message.shared):
+                return self._wait(file, fd, shared=request.message.shared)
         except OSError as error:
             self._refuse_first(file, error.errno or errno.EIO)
+        else:
+            self._serve_first(file)
+        return True
 
-    def _wait(self, file: _File, request: _Request) -> None:
-        fd = request.fds[request.granted]
-        wait = LockWait(fd, shared=request.message.shared, done=partial(self._wait_ended, file))
+    def _conflicts(self, key: _Key, *, shared: bool) -> bool:
+        """Tell whether a lock of ours stands in the way; all locks on a file are of one kind."""
+        for holder in self._holders.get(key, ()):
+            return not shared or not self._held[holder][1]
+        return False
+
+    def _wait(self, file: _File, fd: int, *, shared: bool) -> bool:
+        """Have a thread wait for the first in a queue; True if that request had to be refused."""
+        wait = LockWait(fd, shared=shared, done=partial(self._wait_ended, file))
         try:
             wait.start()
         except RuntimeError:
             self._refuse_first(file, errno.EAGAIN)
-            return
+            return True
         file.wait = wait
         self._blocked += 1
+        return False
 
     def _wait_ended(self, file: _File, wait: LockWait, number: int) -> None:
         """Deliver what a thread waited for; runs in that thread."""
@@ -288,28 +311,27 @@ class LockTable:
                 self._serve_first(file)
             self._settle()
 
-    def _take_first(self, file: _File) -> _Request:
-        assert file.queue is not None
-        request = file.queue.popleft()
-        request.waits_for = None
-        del self._waiting[request.message.first]
-        self._freed.append(file)
-        return request
-
     def _refuse_first(self, file: _File, number: int) -> None:
-        self._finish(self._take_first(file), Outcome.REFUSED, number)
+        request = file.queue[0]
+        self._leave_queue(request, file)
+        self._finish(request, Outcome.REFUSED, number)
 
     def _serve_first(self, file: _File) -> None:
-        """Give the first in the queue the lock just taken for it."""
-        request = self._take_first(file)
-        if self._grant(request, file, os.fstat(request.fds[request.granted])):
+        """Give the first in a queue the lock just taken for it."""
+        request = file.queue[0]
+        self._leave_queue(request, file)
+        if self._grant(request, request.fds[request.granted]):
             self._proceed(request)
+
+
+def _key_of(fd: int) -> _Key:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _mark(fd: int) -> None:
     try:
         mark_stale(fd)
     except OSError:
-        # The disk may be full, or the file be open for reading only. The link count of the
-        # file tells our own kind the same; others retry on a file that nobody can see.
+        # EINVAL: the daemon opened the file for reading only, so it is no lock file of its own.
         return
