@@ -108,6 +108,11 @@ class ServerConnection:
         return incoming.consumed(length) if incoming else 0
 
     @property
+    def within_frame(self) -> bool:
+        """Whether more bytes of a frame are to come."""
+        return self._reader.pending > 0
+
+    @property
     def in_flight(self) -> int:
         """Requests whose reply has not been sent."""
         return len(self._incoming)
@@ -195,9 +200,9 @@ class ClientConnection:
         self._incoming.pop(request, None)
         self._outgoing.pop(request, None)
 
-    def window_of(self, request: int) -> Outgoing | None:
-        """Give the window for a request's body; None once the request was answered."""
-        return self._outgoing.get(request)
+    def window_of(self, request: int) -> Outgoing:
+        """Give the window for the body of a request that is begun and not finished."""
+        return self._outgoing[request]
 
     def consumed(self, request: int, length: int) -> int:
         """Count a stream frame that was dealt with; give the credit to send now, or 0."""

@@ -6,8 +6,9 @@ so that a field added there travels without a change here; the names of events
 are fixed below.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from builder import events
@@ -24,10 +25,18 @@ NAMES: Mapping[type, str] = {
     events.UnsupportedPlatform: "unsupported-platform",
 }
 
+_LEVELS: Mapping[str, events.Level] = {level.value: level for level in events.Level}
+_KINDS: Mapping[str, events.FailureKind] = {kind.value: kind for kind in events.FailureKind}
 _CLASSES: Mapping[str, type] = {name: cls for cls, name in NAMES.items()}
 
-MAX_TEXT = 16_384
-"""Characters of text in one event; longer text is cut, so that the frame stays short."""
+MAX_TEXT = 4096
+"""Characters of one text in an event; longer text is cut, so that the frame stays short."""
+
+MAX_LIST = 32_768
+"""Characters of all texts of one list in an event; the list is cut before they are more."""
+
+MAX_DATA = 49_152
+"""Bytes of log output in one event; more comes in several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +47,24 @@ class UnknownEvent:
     fields: Mapping[str, Any]
 
 
-def event_fields(event: events.BuildEvent) -> tuple[str, dict[str, Any]]:
-    """Give an event's name and its fields as CBOR values."""
+def event_fields(event: events.BuildEvent) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the name and the fields of each message that an event needs: one, but for long logs."""
+    if isinstance(event, events.BuildLog) and len(event.data) > MAX_DATA:
+        for start in range(0, len(event.data), MAX_DATA):
+            yield from event_fields(replace(event, data=event.data[start : start + MAX_DATA]))
+        return
     cls = type(event)
-    return NAMES[cls], {name: _plain(getattr(event, name)) for name in cls.__slots__}
+    yield NAMES[cls], {name: _plain(getattr(event, name)) for name in cls.__slots__}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
-        text = str(value)
-        return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+        # A lone surrogate stands for a byte that is not UTF-8, which CBOR text has to be.
+        text = str(value[:MAX_TEXT]).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return text if len(value) <= MAX_TEXT else f"{text}…"
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        lengths = itertools.accumulate(map(len, value))
+        return [item for item, length in zip(value, lengths, strict=True) if length <= MAX_LIST]
     return value
 
 
@@ -72,10 +87,8 @@ def _typed(cls: type, field: str, value: Any) -> Any:
     """Give lists and enumerations back their types."""
     if isinstance(value, list):
         return tuple(value)
-    kind = {
-        (events.Message, "level"): events.Level,
-        (events.BuildFailed, "kind"): events.FailureKind,
-    }.get((cls, field))
-    if kind is None:
-        return value
-    return kind(value) if value in kind else next(reversed(kind))
+    if (cls, field) == (events.Message, "level"):
+        return _LEVELS.get(value, events.Level.INFO)
+    if (cls, field) == (events.BuildFailed, "kind"):
+        return _KINDS.get(value, events.FailureKind.MISC)
+    return value

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line's grammar."""
+
+import argparse
+from collections.abc import Callable
+
+from storedaemon.cli.exits import HELP
+from storedaemon.option_table import OPTIONS, Option, ValueType
+from storedaemon.version import VERSION
+
+SOCKET_VARIABLE = "STOREDAEMON_SOCKET"
+
+Adder = Callable[[argparse.ArgumentParser], None]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="storedaemon",
+        description="The build daemon of a functional package store, and its client.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"storedaemon {VERSION}")
+    _add_common(parser, socket=None, json=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (text, add_arguments) in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name != "serve":
+            _add_common(command, socket=argparse.SUPPRESS, json=argparse.SUPPRESS)
+        add_arguments(command)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, *, socket: str | None, json: bool | str) -> None:
+    """Add what is understood before the command, and after it as well."""
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=socket,
+        help=f"the daemon's native socket (${SOCKET_VARIABLE})",
+    )
+    parser.add_argument("--json", action="store_true", default=json, help="print JSON for programs")
+
+
+def _serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help="read these options from a TOML file as well"
+    )
+    for option in OPTIONS:
+        _add_option(parser, option)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    flag = f"--{option.name}"
+    if option.type is ValueType.FLAG:
+        parser.add_argument(
+            flag, dest=option.name, action="store_true", default=None, help=option.help
+        )
+        return
+    action = "append" if option.repeatable else "store"
+    parser.add_argument(
+        flag, dest=option.name, action=action, metavar=option.metavar, help=option.help
+    )
+
+
+def _build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "targets",
+        nargs="+",
+        metavar="TARGET",
+        help="derivations in the store, with !OUTPUT,… to select outputs;"
+        " or a recipe file (.toml) and names of derivations in it",
+    )
+    parser.add_argument("-k", "--keep-going", action="store_true", help="build what can be built")
+    parser.add_argument(
+        "-K", "--keep-failed", action="store_true", help="keep the directories of failed builds"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
+    parser.add_argument(
+        "-L", "--print-log", action="store_true", help="print build output on a terminal, too"
+    )
+    parser.add_argument(
+        "-o", "--link", metavar="PATH", help="make a symbolic link to the result, and keep it"
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="build again and compare")
+    mode.add_argument("--repair", action="store_true", help="build again what is damaged")
+    for name, text in (
+        ("cores", "how many cores a build may use; 0 for all"),
+        ("max-jobs", "how many builds may run at once"),
+        ("timeout", "seconds after which a build is ended; 0 for never"),
+        ("max-silent-time", "seconds of silence after which a build is ended; 0 for never"),
+        ("rounds", "build each derivation that often and compare"),
+    ):
+        parser.add_argument(f"--{name}", type=_number, metavar="N", help=text)
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a local file or directory")
+    parser.add_argument("--name", help="the item's name, for a single PATH (its file name)")
+    parser.add_argument(
+        "--flat", action="store_true", help="address a file by the hash of its bytes alone"
+    )
+    parser.add_argument(
+        "--hash", default="sha256", metavar="ALGORITHM", help="the algorithm of the hash"
+    )
+
+
+def _path(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="ITEM", help="an item of the store")
+
+
+def _references(parser: argparse.ArgumentParser) -> None:
+    _path(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--referrers", action="store_true", help="what refers to the items instead")
+    which.add_argument("--closure", action="store_true", help="follow references all the way")
+
+
+def _log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("item", metavar="ITEM", help="a derivation, or something it made")
+
+
+def _cancel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("drv", metavar="DERIVATION", help="a derivation that is being built")
+
+
+def _nothing(_parser: argparse.ArgumentParser) -> None:
+    """Take no arguments."""
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 999999999")
+    return int(text)
+
+
+_COMMANDS: dict[str, tuple[str, Adder]] = {
+    "serve": ("run the daemon", _serve),
+    "build": ("build derivations", _build),
+    "add": ("add files and directories to the store", _add),
+    "path-info": ("show what is registered of items", _path),
+    "references": ("list what items refer to", _references),
+    "log": ("print the log of a build", _log),
+    "ps": ("show what is being built, and what waits", _nothing),
+    "cancel": ("end a build for all who want it", _cancel),
+    "version": ("show the versions of this program and of the daemon", _nothing),
+}

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A build as its client sees it: events while it goes on, then what came of it."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from builder.events import BuildEvent
+from builder.options import BuildMode
+from store.paths import StorePath
+from storedaemon.client.connection import Exchange
+from storedaemon.wire.native.events import UnknownEvent, parse_event
+from storedaemon.wire.native.messages import Event
+
+
+@dataclass(frozen=True, slots=True)
+class BuildWishes:
+    """How a client wants something built; None leaves it to the daemon. Times in seconds."""
+
+    mode: BuildMode = BuildMode.NORMAL
+    keep_failed: bool = False
+    keep_going: bool = False
+    cores: int | None = None
+    max_jobs: int | None = None
+    timeout: int | None = None
+    max_silent_time: int | None = None
+    rounds: int | None = None
+
+    def as_map(self) -> dict[str, Any]:
+        """Give the parameters of `build` that say this."""
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "mode"}
+        said = {name.replace("_", "-"): v for name, v in values.items() if v is not None}
+        return {"mode": self.mode.name.lower(), **said}
+
+
+class Build:
+    """A build that was asked for.
+
+    Iterate over it for its events; `outputs` waits for its end. Leaving the
+    context in which it was made ends the client's interest in it.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def __aiter__(self) -> AsyncIterator[BuildEvent | UnknownEvent]:
+        async for message in self._exchange.stream():
+            if isinstance(message, Event):
+                yield parse_event(message.event, message.fields)
+
+    async def outputs(self) -> Mapping[StorePath, Mapping[str, StorePath]]:
+        """Wait for the end; give the outputs of each derivation asked for, by name.
+
+        Raises:
+            DaemonError: Something was not built. The reason is the gravest
+                failure's, `status` the number that Guix's clients know it by.
+        """
+        result = await self._exchange.result()
+        outputs: Mapping[StorePath, Mapping[str, StorePath]] = result["outputs"]
+        return outputs

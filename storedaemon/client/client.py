@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The client: a method for each method of the protocol.
+
+    async with connect("/run/storedaemon") as client:
+        path = await client.add_path("hello.c")
+        async with client.build([drv]) as build:
+            async for event in build:
+                ...
+            outputs = await build.outputs()
+
+Every method raises `DaemonError` where the daemon answers with an error, and
+`ConnectionFailedError` where the connection ends.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+from store.hashes import HashAlgorithm
+from store.info import PathInfo
+from store.paths import StoreDirectory, StorePath
+from storedaemon.client import uploads
+from storedaemon.client.builds import Build, BuildWishes
+from storedaemon.client.connection import Link, open_link
+from storedaemon.wire.native.messages import Chunk, Event, ServerHello
+from storedaemon.wire.native.records import (
+    DerivationDescription,
+    Goal,
+    description_map,
+    parse_goal,
+    parse_path_info,
+)
+
+_DEFAULT_WISHES = BuildWishes()
+
+
+@contextlib.asynccontextmanager
+async def connect(path: str, name: str = "storedaemon-client") -> "AsyncIterator[Client]":
+    """Connect to the daemon that listens on a socket.
+
+    Args:
+        path: The native socket's file name.
+        name: What the daemon's log calls this client.
+
+    Raises:
+        ConnectionFailedError: Nobody listens, or the listener is no such daemon.
+    """
+    async with open_link(path, name) as link:
+        yield Client(link)
+
+
+class Client:
+    """A connection to a daemon. Its methods may run side by side in several tasks.
+
+    Args:
+        link: The connection.
+
+    Attributes:
+        daemon: What the daemon says of itself.
+        store: Its store directory.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.daemon: ServerHello = link.hello
+        self.store = StoreDirectory(self.daemon.store)
+
+    async def ping(self) -> None:
+        """Ask for nothing, and wait for the answer."""
+        await self._call("ping")
+
+    async def status(self) -> Mapping[str, Any]:
+        """Ask how the daemon is; the keys are in `docs/protocol.md`."""
+        return await self._call("status")
+
+    async def is_valid(self, path: str) -> bool:
+        """Ask whether an item is registered."""
+        return (await self._call("is-valid", path=path))["valid"] is True
+
+    async def valid_paths(self, paths: Iterable[str]) -> list[StorePath]:
+        """Ask which of some items are registered."""
+        return await self._paths("valid-paths", paths=list(paths))
+
+    async def path_info(self, path: str) -> PathInfo:
+        """Ask what is registered of an item."""
+        return parse_path_info(await self._call("path-info", path=path))
+
+    async def path_from_hash_part(self, hash_part: str) -> StorePath | None:
+        """Ask for the item whose name begins with that hash."""
+        path: StorePath | None = (await self._call("path-from-hash-part", hash=hash_part))["path"]
+        return path
+
+    async def references(self, path: str) -> list[StorePath]:
+        """Ask for the items that an item refers to."""
+        return await self._paths("references", path=path)
+
+    async def referrers(self, path: str) -> list[StorePath]:
+        """Ask for the items that refer to an item."""
+        return await self._paths("referrers", path=path)
+
+    async def closure(self, paths: Iterable[str]) -> list[StorePath]:
+        """Ask for items and all that they refer to, however remotely."""
+        return await self._paths("closure", paths=list(paths))
+
+    async def derivers(self, path: str) -> list[StorePath]:
+        """Ask for the registered derivations that have an item as output."""
+        return await self._paths("derivers", path=path)
+
+    async def derivation_outputs(self, drv: str) -> Mapping[str, StorePath]:
+        """Ask for the outputs of a derivation, by name."""
+        outputs: Mapping[str, StorePath] = (await self._call("derivation-outputs", path=drv))[
+            "outputs"
+        ]
+        return outputs
+
+    async def add_text(
+        self, name: str, content: bytes, references: Iterable[str] = ()
+    ) -> StorePath:
+        """Add a text together with the items that it refers to."""
+        params = {"name": name, "references": list(references)}
+        return await self._add("add-text", params, [content])
+
+    async def add_path(
+        self,
+        path: str,
+        name: str,
+        *,
+        recursive: bool = True,
+        algorithm: HashAlgorithm = HashAlgorithm.SHA256,
+    ) -> StorePath:
+        """Add a file, or a directory where `recursive` is true.
+
+        Args:
+            path: The local file or directory.
+            name: The name of the item.
+            recursive: Whether the item is addressed by the hash of its NAR form,
+                which keeps the executable bit, or by that of its bytes.
+            algorithm: The algorithm of that hash.
+
+        Raises:
+            OSError: The file cannot be read.
+            FileError: It is of a kind that the store does not hold.
+        """
+        pieces = uploads.nar_of(path) if recursive else uploads.bytes_of(path)
+        method = "recursive" if recursive else "flat"
+        params = {"name": name, "method": method, "algorithm": str(algorithm)}
+        return await self._add("add", params, pieces)
+
+    async def add_executable(self, name: str, content: bytes) -> StorePath:
+        """Add an executable file with that content."""
+        params = {"name": name, "method": "recursive", "algorithm": str(HashAlgorithm.SHA256)}
+        return await self._add("add", params, uploads.executable_nar(content))
+
+    async def add_derivation(
+        self, description: DerivationDescription
+    ) -> tuple[StorePath, Mapping[str, StorePath]]:
+        """Add a derivation; the daemon computes where its outputs go.
+
+        Returns:
+            The derivation, and its outputs by name.
+        """
+        result = await self._call("add-derivation", **description_map(description))
+        return result["path"], result["outputs"]
+
+    @contextlib.asynccontextmanager
+    async def build(
+        self, targets: Sequence[str], wishes: BuildWishes = _DEFAULT_WISHES
+    ) -> AsyncIterator[Build]:
+        """Have derivations built; leaving the context before the end withdraws the wish.
+
+        Args:
+            targets: Derivations, with ``!OUTPUT,…`` after them where not all are wanted.
+            wishes: How to build.
+        """
+        params = {"targets": list(targets), **wishes.as_map()}
+        async with self._link.exchange("build", params) as exchange:
+            yield Build(exchange)
+
+    @contextlib.asynccontextmanager
+    async def log(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Read the log of a derivation's last build, in pieces."""
+        async with self._link.exchange("log", {"path": path}) as exchange:
+
+            async def pieces() -> AsyncIterator[bytes]:
+                async for message in exchange.stream():
+                    if isinstance(message, Chunk):
+                        yield message.data
+                await exchange.result()
+
+            yield pieces()
+
+    async def goals(self) -> list[Goal]:
+        """Ask what the daemon builds, and what waits."""
+        result = await self._call("ps")
+        return [parse_goal(goal) for goal in result["goals"]]
+
+    async def cancel_build(self, drv: str) -> bool:
+        """End the build of a derivation for all who want it; says whether there was one."""
+        return (await self._call("cancel-build", path=drv))["cancelled"] is True
+
+    async def add_root(self, link: str) -> None:
+        """Let a symbolic link to an item keep that item, while the link exists."""
+        await self._call("add-root", link=link)
+
+    async def add_temporary_root(self, path: str) -> None:
+        """Keep an item until the daemon ends this connection."""
+        await self._call("add-temporary-root", path=path)
+
+    async def _call(self, method: str, **params: Any) -> Mapping[str, Any]:
+        async with self._link.exchange(method, params) as exchange:
+            return await exchange.result()
+
+    async def _paths(self, method: str, **params: Any) -> list[StorePath]:
+        paths: list[StorePath] = []
+        async with self._link.exchange(method, params) as exchange:
+            async for message in exchange.stream():
+                if isinstance(message, Event) and message.event == "paths":
+                    paths += message.fields["paths"]
+            paths += (await exchange.result())["paths"]
+        return paths
+
+    async def _add(
+        self, method: str, params: Mapping[str, Any], pieces: Iterable[uploads.Piece]
+    ) -> StorePath:
+        async with self._link.exchange(method, params) as exchange:
+            await uploads.send_body(exchange, pieces)
+            path: StorePath = (await exchange.result())["path"]
+            return path

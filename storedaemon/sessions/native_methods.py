@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The methods of the native dialect: each reads its parameters, runs an operation, writes a result.
+
+`docs/protocol.md` has the same table for people. Entry point: `METHODS`.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from builder.options import BuildMode
+from store.paths import StorePath, is_derivation
+from storedaemon.operations import buildlogs, builds, info, queries, roots
+from storedaemon.operations.paths import entry
+from storedaemon.session import Session
+from storedaemon.session_options import MAX_NUMBER, SessionOptions
+from storedaemon.sessions.native_additions import add, add_derivation, add_text
+from storedaemon.sessions.native_call import Call, Handler, Result
+from storedaemon.wire.native import records
+from storedaemon.wire.native.faults import RequestError
+
+_PATHS_IN_FRAME = 24_576
+"""Characters of paths in one message; a longer list comes in several."""
+
+_MODES: Mapping[str, BuildMode] = {mode.name.lower(): mode for mode in BuildMode}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How one method is served; `at_once` where it never waits for anything."""
+
+    handler: Handler
+    at_once: bool = False
+
+
+async def _ping(_call: Call) -> Result:
+    return {}
+
+
+async def _status(call: Call) -> Result:
+    sessions = await info.list_sessions(call.services, call.session)
+    goals = await info.list_jobs(call.services, call.session)
+    return {
+        "sessions": len(sessions),
+        "goals": len(goals),
+        "building": sum(goal.pid is not None for goal in goals),
+        "max-jobs": call.services.settings.max_jobs,
+    }
+
+
+async def _is_valid(call: Call) -> Result:
+    path = call.params.text("path")
+    return {"valid": await queries.is_valid_path(call.services, call.session, path)}
+
+
+async def _path_info(call: Call) -> Result:
+    path = call.params.text("path")
+    return records.path_info_map(await queries.query_path_info(call.services, call.session, path))
+
+
+async def _path_from_hash_part(call: Call) -> Result:
+    part = call.params.text("hash", limit=64)
+    path = await queries.query_path_from_hash_part(call.services, call.session, part)
+    return {"path": path}
+
+
+async def _references(call: Call) -> Result:
+    path = call.params.text("path")
+    return await _paths(call, await queries.query_references(call.services, call.session, path))
+
+
+async def _referrers(call: Call) -> Result:
+    path = call.params.text("path")
+    return await _paths(call, await queries.query_referrers(call.services, call.session, path))
+
+
+async def _derivers(call: Call) -> Result:
+    path = call.params.text("path")
+    return await _paths(call, await queries.query_valid_derivers(call.services, call.session, path))
+
+
+async def _closure(call: Call) -> Result:
+    paths = call.params.texts("paths")
+    return await _paths(call, await queries.query_closure(call.services, call.session, paths))
+
+
+async def _valid_paths(call: Call) -> Result:
+    paths = call.params.texts("paths")
+    return await _paths(call, await queries.query_valid_paths(call.services, call.session, paths))
+
+
+async def _paths(call: Call, paths: list[StorePath]) -> Result:
+    """Send all but the last part of a list as events; give the last as the result."""
+    parts = list(_parts(paths))
+    for part in parts[:-1]:
+        await call.send_event("paths", {"paths": part})
+    return {"paths": parts[-1]}
+
+
+def _parts(paths: Iterable[StorePath]) -> Iterable[list[StorePath]]:
+    part: list[StorePath] = []
+    size = 0
+    for path in paths:
+        if part and size + len(path) > _PATHS_IN_FRAME:
+            yield part
+            part, size = [], 0
+        part.append(path)
+        size += len(path)
+    yield part
+
+
+async def _derivation_outputs(call: Call) -> Result:
+    path = call.params.text("path")
+    drv = entry(call.services.directory, path)
+    return {"outputs": call.services.database.outputs_by_name(drv)}
+
+
+async def _build(call: Call) -> Result:
+    mode = call.params.choice("mode", _MODES, "normal")
+    session = _session_for(call)
+    targets = call.params.texts("targets")
+    report = await builds.build_paths(call.services, session, targets, mode, call.send_events)
+    database = call.services.database
+    derivations = filter(is_derivation, report.targets)
+    return {"outputs": {drv: database.outputs_by_name(drv) for drv in derivations}}
+
+
+def _session_for(call: Call) -> Session:
+    """Give the session with the options of one request: here, options are not the session's."""
+    params = call.params
+
+    def number(key: str) -> int | None:
+        return params.optional_number(key, limit=MAX_NUMBER)
+
+    rounds = number("rounds")
+    session = copy.copy(call.session)
+    session.options = SessionOptions(
+        keep_failed=params.flag("keep-failed"),
+        keep_going=params.flag("keep-going"),
+        cores=number("cores"),
+        max_jobs=number("max-jobs"),
+        timeout=number("timeout"),
+        max_silent_time=number("max-silent-time"),
+        repeat=None if rounds is None else max(rounds - 1, 0),
+    )
+    return session
+
+
+async def _log(call: Call) -> Result:
+    path = call.params.text("path")
+    size = 0
+    async with buildlogs.open_log(call.services, call.session, path) as pieces:
+        async for piece in pieces:
+            size += len(piece)
+            await call.send_chunk(piece)
+    return {"size": size}
+
+
+async def _ps(call: Call) -> Result:
+    goals = await info.list_jobs(call.services, call.session)
+    return {"goals": [records.goal_map(goal) for goal in goals]}
+
+
+async def _cancel_build(call: Call) -> Result:
+    path = call.params.text("path")
+    return {"cancelled": await builds.cancel_build(call.services, call.session, path)}
+
+
+async def _add_root(call: Call) -> Result:
+    await roots.add_indirect_root(call.services, call.session, call.params.text("link"))
+    return {}
+
+
+async def _add_temporary_root(call: Call) -> Result:
+    await roots.add_temp_root(call.services, call.session, call.params.text("path"))
+    return {}
+
+
+METHODS: Mapping[str, Method] = {
+    "ping": Method(_ping, at_once=True),
+    "status": Method(_status, at_once=True),
+    "is-valid": Method(_is_valid, at_once=True),
+    "path-info": Method(_path_info, at_once=True),
+    "path-from-hash-part": Method(_path_from_hash_part, at_once=True),
+    "derivation-outputs": Method(_derivation_outputs, at_once=True),
+    "references": Method(_references),
+    "referrers": Method(_referrers),
+    "derivers": Method(_derivers),
+    "closure": Method(_closure),
+    "valid-paths": Method(_valid_paths),
+    "add-text": Method(add_text),
+    "add": Method(add),
+    "add-derivation": Method(add_derivation),
+    "add-root": Method(_add_root),
+    "add-temporary-root": Method(_add_temporary_root),
+    "build": Method(_build),
+    "cancel-build": Method(_cancel_build),
+    "log": Method(_log),
+    "ps": Method(_ps, at_once=True),
+}
+"""Every method, by its name in requests."""
+
+
+async def _unknown(call: Call) -> Result:
+    known = ", ".join(sorted(METHODS))
+    raise RequestError(
+        "unknown-method", f"there is no method '{call.method:.80}'; there are {known}"
+    )
+
+
+UNKNOWN = Method(_unknown, at_once=True)
+"""What is served in the place of a method that does not exist."""

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Store items, derivations and jobs as the maps of results and parameters, and back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from store.hashes import Digest, HashAlgorithm
+from store.info import PathInfo
+from store.paths import StorePath
+from storedaemon.wire.native.faults import RequestError
+from storedaemon.wire.native.params import Params
+
+
+def digest_text(digest: Digest) -> str:
+    """Write a hash as ``ALGORITHM:BASE16``."""
+    return f"{digest.algorithm}:{digest.base16}"
+
+
+def parse_digest(text: str) -> Digest:
+    """Read what `digest_text` writes; base 32 is taken as well.
+
+    Raises:
+        StoreError: It is no hash.
+    """
+    algorithm, _, digits = text.partition(":")
+    return Digest.parse(HashAlgorithm.parse(algorithm), digits)
+
+
+def path_info_map(info: PathInfo) -> dict[str, Any]:
+    """Describe a registered item."""
+    return {
+        "path": info.path,
+        "nar-hash": digest_text(info.nar_hash),
+        "nar-size": info.nar_size,
+        "references": sorted(info.references),
+        "deriver": info.deriver,
+        "registration-time": info.registration_time,
+    }
+
+
+def parse_path_info(values: Mapping[str, Any]) -> PathInfo:
+    """Read what `path_info_map` writes."""
+    reader = Params("path-info", values)
+    return PathInfo(
+        path=StorePath(reader.text("path")),
+        nar_hash=parse_digest(reader.text("nar-hash")),
+        nar_size=reader.number("nar-size"),
+        references=frozenset(map(StorePath, reader.texts("references"))),
+        deriver=StorePath(reader.text("deriver")) if reader.has("deriver") else None,
+        registration_time=reader.number("registration-time"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FixedOutput:
+    """The hash that a derivation's only output must have; digits in base 16 or base 32."""
+
+    algorithm: str
+    hash: str
+    recursive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DerivationDescription:
+    """What to build, before the daemon has computed where the outputs go.
+
+    Attributes:
+        name: The derivation's name, without ``.drv``.
+        builder: A store path, something below one, or ``builtin:NAME``.
+        args: The builder's arguments.
+        env: Its environment; the daemon adds a variable for each output.
+        inputs: Derivations that must be built before, and which outputs of each.
+        sources: Items that are there already.
+        outputs: Names of the outputs.
+        system: Empty for the daemon's own.
+        fixed: The hash of the only output, where it is known beforehand.
+    """
+
+    name: str
+    builder: str
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ("out",)
+    system: str = ""
+    fixed: FixedOutput | None = None
+
+
+def description_map(description: DerivationDescription) -> dict[str, Any]:
+    """Write a description as the parameters of `add-derivation`."""
+    fixed = description.fixed
+    values: dict[str, Any] = {
+        "name": description.name,
+        "builder": description.builder,
+        "args": list(description.args),
+        "env": dict(description.env),
+        "inputs": {path: list(outputs) for path, outputs in description.inputs.items()},
+        "sources": list(description.sources),
+        "outputs": list(description.outputs),
+        "system": description.system,
+    }
+    if fixed:
+        values["fixed"] = {
+            "algorithm": fixed.algorithm,
+            "hash": fixed.hash,
+            "recursive": fixed.recursive,
+        }
+    return values
+
+
+def parse_description(params: Params) -> DerivationDescription:
+    """Read the parameters of `add-derivation`.
+
+    Raises:
+        RequestError: Names the parameter that is not what it must be.
+    """
+    return DerivationDescription(
+        name=params.text("name", limit=256),
+        builder=params.text("builder"),
+        args=tuple(_plain(params, "args", text) for text in params.texts("args", [])),
+        env=_environment(params),
+        inputs=_inputs(params),
+        sources=tuple(params.texts("sources", [])),
+        outputs=tuple(params.texts("outputs", ["out"])),
+        system=params.text("system", "", limit=256),
+        fixed=_fixed(params.nested("fixed")) if params.has("fixed") else None,
+    )
+
+
+def _plain(params: Params, key: str, text: str) -> str:
+    if "\0" in text:
+        raise params.wrong(key, "text without null characters")
+    return text
+
+
+def _environment(params: Params) -> Mapping[str, str]:
+    env = params.mapping("env")
+    for name, value in env.items():
+        if not isinstance(value, str) or "\0" in value:
+            raise params.wrong("env", f"a map of text, without null characters ('{name:.80}')")
+        if not name or "=" in name or "\0" in name:
+            raise params.wrong("env", f"a map whose keys can name variables ('{name:.80}')")
+    return env
+
+
+def _inputs(params: Params) -> Mapping[str, tuple[str, ...]]:
+    reader = params.nested("inputs")
+    return {path: tuple(reader.texts(path)) for path in params.mapping("inputs")}
+
+
+def _fixed(reader: Params) -> FixedOutput:
+    return FixedOutput(
+        reader.text("algorithm", limit=32),
+        reader.text("hash", limit=256),
+        reader.flag("recursive"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One derivation that a daemon is busy with, as `ps` shows it; times in seconds."""
+
+    drv: str
+    mode: str
+    state: str
+    waits_for: str
+    age: float
+    pid: int | None
+    log_file: str
+    clients: tuple[Mapping[str, Any], ...]
+
+
+def goal_map(view: Any) -> dict[str, Any]:
+    """Describe a `builder.jobs.JobView`."""
+    return {
+        "drv": view.path,
+        "mode": view.mode,
+        "state": view.state,
+        "waits-for": view.waits_for,
+        "age": float(view.age),
+        "pid": view.pid,
+        "log-file": view.log_file,
+        "clients": [
+            {"session": c.session, "user": c.user, "uid": c.uid, "pid": c.pid} for c in view.clients
+        ],
+    }
+
+
+def parse_goal(values: Mapping[str, Any]) -> Goal:
+    """Read what `goal_map` writes."""
+    reader = Params("ps", values)
+    age = values.get("age")
+    clients = values.get("clients")
+    if not isinstance(age, int | float) or not isinstance(clients, list):
+        raise RequestError("invalid-result", "ps: a goal without age or clients")
+    return Goal(
+        drv=reader.text("drv"),
+        mode=reader.text("mode"),
+        state=reader.text("state"),
+        waits_for=reader.text("waits-for"),
+        age=float(age),
+        pid=reader.optional_number("pid"),
+        log_file=reader.text("log-file"),
+        clients=tuple(c for c in clients if isinstance(c, dict)),
+    )
