@@ -138,7 +138,9 @@ class NarReader:
             else:
                 taken += self._refill(source[taken:])
         self._drop_read_bytes()
-        self.excess = len(self._buffer) + len(source) - taken if self.finished else 0
+        if self.finished:
+            self.excess = len(self._buffer) + len(source) - taken
+            self._buffer = b""
         return self._events
 
     def end(self) -> None:
