@@ -14,12 +14,13 @@ import dataclasses
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import trio
 
 from locker.aio import AsyncChannel
-from locker.channel import close_all
+from locker.batches import Batches, BorrowedBatches, OpenedBatches
 from locker.errors import ChannelClosedError, LockError, MessageError
 from locker.messages import (
     AcquireLocks,
@@ -29,9 +30,6 @@ from locker.messages import (
     Outcome,
     ReleaseLocks,
 )
-
-BATCH = 128
-"""Files in one request: so many are open here for a moment. Larger batches gain nothing."""
 
 MAX_STALE_RETRIES = 1000
 """How often in a row one lock file may turn out to be deleted before we conclude that it is
@@ -184,7 +182,7 @@ class Locker:
             ChannelClosedError: The locker is gone.
         """
         manner = _Manner(shared=shared, wait=True, lock_files=False)
-        lease = await self._acquire_borrowed(files, manner)
+        lease = await self._acquire(files, BorrowedBatches(files), manner)
         assert lease is not None
         async with lease:
             yield lease
@@ -195,7 +193,7 @@ class Locker:
     ) -> AsyncIterator[Lease | None]:
         """Hold locks on open files as `hold` does, or None if others have locked one of them."""
         manner = _Manner(shared=shared, wait=False, lock_files=False)
-        lease = await self._acquire_borrowed(files, manner)
+        lease = await self._acquire(files, BorrowedBatches(files), manner)
         try:
             yield lease
         finally:
@@ -228,11 +226,7 @@ class Locker:
             ChannelClosedError: The locker is gone.
         """
         manner = _Manner(shared, wait, lock_files)
-
-        def open_batch(start: int) -> list[int]:
-            return _open_all(names[start : start + BATCH], opener)
-
-        return await self._acquire(names, open_batch, close_all, manner)
+        return await self._acquire(names, OpenedBatches(names, opener), manner)
 
     async def release(self, first: int, count: int, *, deleted: bool) -> None:
         """Release tokens; for `Lease`."""
@@ -254,37 +248,39 @@ class Locker:
         except trio.EndOfChannel as error:
             raise ChannelClosedError("the locker is gone") from error
 
-    async def _acquire_borrowed(self, files: Sequence[int], manner: _Manner) -> Lease | None:
-        return await self._acquire(files, lambda i: files[i : i + BATCH], _leave_open, manner)
-
     async def _acquire(
-        self,
-        names: Sequence[object],
-        open_batch: Callable[[int], Sequence[int]],
-        close_batch: Callable[[Sequence[int]], None],
-        manner: _Manner,
+        self, names: Sequence[object], batches: Batches, manner: _Manner
     ) -> Lease | None:
         lease = Lease(self)
-        retries = done = 0
         try:
-            while done < len(names):
-                fds = open_batch(done)
-                try:
-                    request = await self._send_request(fds, manner)
-                finally:
-                    close_batch(fds)
-                reply = await self._reply_to(request)
-                self._account(lease, reply)
-                if reply.outcome is Outcome.CONTENDED:
-                    await lease.release()
-                    return None
-                retries = 0 if reply.granted else retries + 1
-                done += reply.granted
-                _check(reply, names[done : done + 1], retries)
+            with contextlib.closing(batches):
+                if await self._fill(lease, names, batches, manner):
+                    return lease
         except BaseException:
             await lease.release()
             raise
-        return lease
+        await lease.release()
+        return None
+
+    async def _fill(
+        self, lease: Lease, names: Sequence[object], batches: Batches, manner: _Manner
+    ) -> bool:
+        """Lock all files; False if one is contended and the manner is not to wait."""
+        retries = done = 0
+        while done < len(names):
+            fds = batches.take(done)
+            try:
+                request = await self._send_request(fds, manner)
+            finally:
+                batches.drop(fds)
+            reply = await self._reply_to(request, partial(batches.look_ahead, done + len(fds)))
+            self._account(lease, reply)
+            if reply.outcome is Outcome.CONTENDED:
+                return False
+            retries = 0 if reply.granted else retries + 1
+            done += reply.granted
+            _check(reply, names[done : done + 1], retries)
+        return True
 
     def _account(self, lease: Lease, reply: AcquireLocksReply) -> None:
         lease.extend(reply.first, reply.granted)
@@ -305,8 +301,11 @@ class Locker:
             raise
         return request
 
-    async def _reply_to(self, request: _Request) -> AcquireLocksReply:
+    async def _reply_to(
+        self, request: _Request, meanwhile: Callable[[], None]
+    ) -> AcquireLocksReply:
         try:
+            meanwhile()
             await request.arrived.wait()
         except BaseException:
             await self._give_up(request)
@@ -329,20 +328,6 @@ class Locker:
             except trio.WouldBlock:
                 with trio.CancelScope(shield=True):
                     await self._channel.send(message)
-
-
-def _open_all(names: Sequence[_Name], opener: Callable[[_Name], int]) -> list[int]:
-    fds: list[int] = []
-    try:
-        fds.extend(map(opener, names))
-    except BaseException:
-        close_all(fds)
-        raise
-    return fds
-
-
-def _leave_open(_fds: Sequence[int]) -> None:
-    """Close nothing: the descriptors are the caller's."""
 
 
 def _check(reply: AcquireLocksReply, names: Sequence[object], retries: int) -> None:
