@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`StoreWriter`: items that clients add, from the first byte to the registration.
+
+An item is made in a private directory, hashed while it comes, then put into
+place under its lock, and registered. Whatever goes wrong on the way, nothing
+is left but perhaps a file in the private directory, which goes with it.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from hashlib import sha256
+
+import trio
+
+from locker.pathlocks import PathLocks
+from store.additions.incoming import Incoming
+from store.additions.received import Addition, Body, Received, receive
+from store.content_index import ContentIndex
+from store.database import NewItem, StoreDatabase
+from store.derivation_checks import DerivationChecker, read_text
+from store.derivations import Derivation, unparse_derivation
+from store.errors import DerivationError
+from store.files import delete_tree
+from store.hashes import HashAlgorithm
+from store.info import PathInfo
+from store.layout import Layout
+from store.links import Links, open_links, sweep_links
+from store.paths import DERIVATION_SUFFIX, StoreDirectory, StorePath, is_derivation
+from store.placing import place
+from store.temproots import SessionRoots, TempRoots
+
+# Texts up to here are written on the event loop, which takes less time than a trip to a thread.
+_SMALL = 1 << 16
+
+
+class StoreWriter:
+    """Adds items to the store; make one with `open`."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        database: StoreDatabase,
+        locks: PathLocks,
+        incoming: Incoming,
+        links: Links | None,
+        index: ContentIndex,
+    ) -> None:
+        self._directory = StoreDirectory(layout.store)
+        self._prefix = len(layout.store) + 1
+        self._database = database
+        self._locks = locks
+        self._incoming = incoming
+        self._links = links
+        self._index = index
+        self._checker = DerivationChecker(self._directory)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        layout: Layout,
+        database: StoreDatabase,
+        locks: PathLocks,
+        temp_roots: TempRoots,
+        index: ContentIndex,
+        *,
+        deduplicate: bool = True,
+    ) -> AsyncIterator["StoreWriter"]:
+        """Make the private directory and sweep what dead daemons left, then add to the store.
+
+        Args:
+            layout: Of the store, whose directory exists.
+            database: Where items are registered.
+            locks: Locks items while they are put into place.
+            temp_roots: Keeps the private directory from collectors.
+            index: Told of the hashes of what is added.
+            deduplicate: Whether equal files share an inode.
+        """
+        async with Incoming.open(layout, temp_roots) as incoming:
+            links_fd = open_links(incoming.store_fd)
+            try:
+                await trio.to_thread.run_sync(sweep_links, links_fd)
+                links = Links(links_fd) if deduplicate else None
+                yield cls(layout, database, locks, incoming, links, index)
+            finally:
+                os.close(links_fd)
+
+    @property
+    def store_fd(self) -> int:
+        """The store's directory, for as long as the context lasts."""
+        return self._incoming.store_fd
+
+    async def add_text(
+        self, roots: SessionRoots, name: str, text: bytes, references: Iterable[StorePath]
+    ) -> StorePath:
+        """Add a text file.
+
+        Args:
+            roots: Of the session that adds; the item becomes one.
+            name: Of the item.
+            text: The file's bytes.
+            references: The items it refers to; they are not looked for in it.
+
+        Raises:
+            InvalidPathError: No item may have the name.
+            NotValidError: A reference is not valid.
+            DerivationError: It is called a derivation, and is none or a false one.
+        """
+        refers_to = frozenset(references)
+        path = self._directory.text_path(name, sha256(text).digest(), refers_to)
+        await roots.add(path)
+        if not self._database.is_valid(path):
+            await self._add_new_text(path, text, refers_to)
+        return path
+
+    async def add_derivation(
+        self, roots: SessionRoots, name: str, derivation: Derivation
+    ) -> tuple[StorePath, Mapping[str, StorePath]]:
+        """Add a derivation whose output paths are yet to be computed.
+
+        Args:
+            roots: Of the session that adds; the derivation becomes one.
+            name: Of the derivation, without ``.drv``.
+            derivation: What to build; what it says of output paths is overwritten.
+
+        Returns:
+            Its path, and its outputs by name.
+
+        Raises:
+            InvalidPathError: No item may have the name.
+            NotValidError: An input is not valid.
+            DerivationError: It contradicts itself.
+        """
+        complete = await trio.to_thread.run_sync(self._checker.complete, derivation, name)
+        text = unparse_derivation(complete)
+        file = f"{name}{DERIVATION_SUFFIX}"
+        path = await self.add_text(roots, file, text, complete.references)
+        return path, {key: StorePath(output.path) for key, output in complete.outputs.items()}
+
+    async def _add_new_text(
+        self, path: StorePath, text: bytes, references: frozenset[StorePath]
+    ) -> None:
+        addition = receive(
+            self._incoming,
+            HashAlgorithm.SHA256,
+            recursive=False,
+            body=Body.PLAIN,
+            size=len(text),
+        )
+        try:
+            if len(text) <= _SMALL:
+                received = _feed_whole(addition, text)
+            else:
+                received = await trio.to_thread.run_sync(_feed_whole, addition, text)
+            await self._place(path, addition, received, references, text)
+        finally:
+            addition.close()
+            await self._incoming.discard(addition.name)
+
+    def begin_addition(
+        self,
+        algorithm: HashAlgorithm = HashAlgorithm.SHA256,
+        *,
+        recursive: bool,
+        body: Body = Body.NAR,
+        size: int | None = None,
+    ) -> Addition:
+        """Begin to receive an item that is named after its hash.
+
+        Feed it the body, on any thread. Then either `commit` it or `abandon` it.
+
+        Args:
+            algorithm: Of the hash.
+            recursive: Whether the archive is hashed, or the bytes of a single file.
+            body: The form in which it comes; a recursive one as an archive.
+            size: Bytes of a plain body, if known; else it is read once more at the end.
+        """
+        assert not recursive or body is Body.NAR
+        return receive(self._incoming, algorithm, recursive=recursive, body=body, size=size)
+
+    async def commit(self, roots: SessionRoots, addition: Addition, name: str) -> StorePath:
+        """Make an item of what was received, unless it is there already.
+
+        Args:
+            roots: Of the session that adds; the item becomes one.
+            addition: Whose body has ended; of no more use afterwards, whatever happens.
+            name: Of the item.
+
+        Raises:
+            NarError: The body has not ended.
+            InvalidPathError: No item may have the name.
+            DerivationError: It is called a derivation, and is none or a false one.
+        """
+        try:
+            if addition.taken <= _SMALL:
+                received = addition.end()
+            else:
+                received = await trio.to_thread.run_sync(addition.end)
+            recursive = addition.recursive
+            path = self._directory.fixed_output_path(name, recursive, received.digest)
+            await roots.add(path)
+            if not self._database.is_valid(path):
+                await self._place(path, addition, received)
+            self._index.record(received.digest, path, recursive=recursive)
+        finally:
+            await self.abandon(addition)
+        return path
+
+    async def abandon(self, addition: Addition) -> None:
+        """Drop what was received; does no harm a second time. Not cancelled."""
+        addition.close()
+        await self._incoming.discard(addition.name)
+
+    async def _place(
+        self,
+        path: StorePath,
+        addition: Addition,
+        received: Received,
+        references: frozenset[StorePath] = frozenset(),
+        text: bytes | None = None,
+    ) -> None:
+        """Put an item into place and register it, under its lock."""
+        async with self._locks.hold([path]) as lease:
+            lease.delete_on_release()
+            if not self._database.is_valid(path):
+                outputs: Mapping[str, StorePath] = {}
+                if is_derivation(path):
+                    text = text if text is not None else self._read_text(addition)
+                    outputs = await self._check_derivation(path, text, references)
+                await self._share_files(addition.name, received)
+                place(self._incoming.fd, addition.name, self.store_fd, path[self._prefix :])
+                info = PathInfo(path, received.nar_hash, received.nar_size, references)
+                await self._register(NewItem(info, outputs))
+
+    async def _register(self, item: NewItem) -> None:
+        try:
+            await self._database.register([item])
+        except BaseException:
+            if not self._database.is_valid(item.info.path):
+                with trio.CancelScope(shield=True):
+                    name = item.info.path[self._prefix :]
+                    await trio.to_thread.run_sync(delete_tree, self.store_fd, name)
+            raise
+
+    async def _check_derivation(
+        self, path: StorePath, text: bytes, references: frozenset[StorePath]
+    ) -> Mapping[str, StorePath]:
+        if self._checker.is_quick(references, len(text)):
+            return self._checker.check(path, text)
+        return await trio.to_thread.run_sync(self._checker.check, path, text)
+
+    def _read_text(self, addition: Addition) -> bytes:
+        try:
+            return read_text(self._incoming.fd, addition.name)
+        except OSError as error:
+            raise DerivationError(f"a derivation must be a file: {error.strerror}") from error
+
+    async def _share_files(self, name: str, received: Received) -> None:
+        if self._links is None or not received.links:
+            return
+        share = partial(self._links.deduplicate_tree, self._incoming.fd, name, received.links)
+        if len(received.links) == 1:
+            share()
+        else:
+            await trio.to_thread.run_sync(share)
+
+
+def _feed_whole(addition: Addition, text: bytes) -> Received:
+    addition.feed(memoryview(text))
+    return addition.end()
