@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from store.nar import format as nar
 from store.nar.events import Content, Directory, NarEvent, Regular, Symlink
 
+# So many pieces of structure are gathered where no content comes between them.
+_MAX_PENDING = 256
+
 
 def write(events: Iterable[NarEvent]) -> Iterator[bytes | memoryview]:
     """Write the archive that some events describe.
@@ -30,24 +33,30 @@ def write(events: Iterable[NarEvent]) -> Iterator[bytes | memoryview]:
             yield event.data
         else:
             writer.add(event)
-    assert writer.depth == 0
+            if len(writer.pending) >= _MAX_PENDING:
+                yield writer.take()
+    assert writer.complete
     yield writer.take()
+
+
+def file_surroundings(size: int, *, executable: bool) -> tuple[bytes, bytes]:
+    """Return what comes before and after the content in the archive of a single file."""
+    head = nar.EXECUTABLE if executable else nar.REGULAR
+    before = nar.MAGIC.data + head.data + size.to_bytes(8, "little")
+    return before, nar.PADDINGS[size & 7] + nar.CLOSE_ROOT.data
 
 
 class _Writer:
     """Collects the structure between two pieces of content."""
 
-    __slots__ = ("_padding", "_previous", "_remaining", "pending")
+    __slots__ = ("_padding", "_previous", "_remaining", "complete", "pending")
 
     def __init__(self) -> None:
         self.pending: list[bytes] = [nar.MAGIC.data]
         self._previous: list[bytes] = []
         self._remaining = 0
         self._padding = b""
-
-    @property
-    def depth(self) -> int:
-        return len(self._previous)
+        self.complete = False
 
     def take(self) -> bytes:
         data = b"".join(self.pending)
@@ -88,6 +97,7 @@ class _Writer:
     def _open_node(self, name: bytes) -> None:
         if not self._previous:
             assert not name
+            assert not self.complete
             return
         assert name > self._previous[-1]
         self._previous[-1] = name
@@ -96,3 +106,4 @@ class _Writer:
     def _close(self, padding: bytes = b"") -> None:
         closing = nar.CLOSE_ENTRY if self._previous else nar.CLOSE_ROOT
         self.pending.append(padding + closing.data)
+        self.complete = not self._previous

@@ -2,7 +2,8 @@
 """Trees as plain values, and their archives as the definition of the format has them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
@@ -106,3 +107,30 @@ def sample() -> Node:
         b"link": "../a/run",
         b"\xff\xfe": (b"eight by",),
     }
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[int]:
+    """A descriptor of the test's own directory."""
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[[Path, Node], None]:
+    """Make a tree on disk by path, with modes of an ordinary user's files."""
+
+    def make(path: Path, node: Node) -> None:
+        name = os.fsencode(path)
+        if isinstance(node, str):
+            os.symlink(node, name)
+        elif isinstance(node, dict):
+            os.mkdir(name)
+            for key, inner in node.items():
+                make(path / os.fsdecode(key), inner)
+        else:
+            path.write_bytes(node if isinstance(node, bytes) else node[0])
+            path.chmod(0o755 if isinstance(node, tuple) else 0o644)
+
+    return make
