@@ -255,7 +255,7 @@ def json_event(event: events.BuildEvent | UnknownEvent) -> dict[str, Any]:
     """Give an event as JSON values."""
     if isinstance(event, UnknownEvent):
         return {"event": event.event, **dict(_json_field(*pair) for pair in event.fields.items())}
-    fields = (_json_field(name, getattr(event, name)) for name in event.__slots__)
+    fields = (_json_field(name.replace("_", "-"), getattr(event, name)) for name in event.__slots__)
     return {"event": NAMES[type(event)], **dict(fields)}
 
 

@@ -16,15 +16,17 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
+import trio
+
 from store.hashes import HashAlgorithm
 from store.info import PathInfo
 from store.paths import StoreDirectory, StorePath
 from storedaemon.client import uploads
 from storedaemon.client.builds import Build, BuildWishes
 from storedaemon.client.connection import Link, open_link
+from storedaemon.descriptions import DerivationDescription
 from storedaemon.wire.native.messages import Chunk, Event, ServerHello
 from storedaemon.wire.native.records import (
-    DerivationDescription,
     Goal,
     description_map,
     parse_goal,
@@ -143,7 +145,9 @@ class Client:
         """
         pieces = uploads.nar_of(path) if recursive else uploads.bytes_of(path)
         method = "recursive" if recursive else "flat"
-        params = {"name": name, "method": method, "algorithm": str(algorithm)}
+        params: dict[str, Any] = {"name": name, "method": method, "algorithm": str(algorithm)}
+        if not recursive:
+            params["size"] = (await trio.Path(path).stat()).st_size
         return await self._add("add", params, pieces)
 
     async def add_executable(self, name: str, content: bytes) -> StorePath:

@@ -14,7 +14,7 @@ from storedaemon.client.client import Client
 from storedaemon.client.errors import RecipeError
 from storedaemon.client.recipes import Recipe, RecipeFile
 from storedaemon.client.templates import Placeholder, Template
-from storedaemon.wire.native.records import DerivationDescription, FixedOutput
+from storedaemon.descriptions import DerivationDescription, FixedOutput
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Build events as the fields of event messages, and back.
 
-An event's fields are those of its class in `builder.events`, by the same names,
-so that a field added there travels without a change here; the names of events
+An event's fields are those of its class in `builder.events`, by the same names
+with hyphens, so that a field added there travels without a change here; the names of events
 are fixed below.
 """
 
@@ -54,7 +54,11 @@ def event_fields(event: events.BuildEvent) -> Iterator[tuple[str, dict[str, Any]
             yield from event_fields(replace(event, data=event.data[start : start + MAX_DATA]))
         return
     cls = type(event)
-    yield NAMES[cls], {name: _plain(getattr(event, name)) for name in cls.__slots__}
+    yield NAMES[cls], {_key(name): _plain(getattr(event, name)) for name in cls.__slots__}
+
+
+def _key(field: str) -> str:
+    return field.replace("_", "-")
 
 
 def _plain(value: Any) -> Any:
@@ -75,8 +79,9 @@ def parse_event(name: str, values: Mapping[str, Any]) -> events.BuildEvent | Unk
         return UnknownEvent(name, values)
     arguments = {}
     for field in fields(cls):
-        if field.name in values:
-            arguments[field.name] = _typed(cls, field.name, values[field.name])
+        key = _key(field.name)
+        if key in values:
+            arguments[field.name] = _typed(cls, field.name, values[key])
         elif field.default is MISSING:
             return UnknownEvent(name, values)
     event: events.BuildEvent = cls(**arguments)

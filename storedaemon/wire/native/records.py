@@ -2,12 +2,13 @@
 """Store items, derivations and jobs as the maps of results and parameters, and back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from store.hashes import Digest, HashAlgorithm
 from store.info import PathInfo
 from store.paths import StorePath
+from storedaemon.descriptions import DerivationDescription, FixedOutput
 from storedaemon.wire.native.faults import RequestError
 from storedaemon.wire.native.params import Params
 
@@ -50,42 +51,6 @@ def parse_path_info(values: Mapping[str, Any]) -> PathInfo:
         deriver=StorePath(reader.text("deriver")) if reader.has("deriver") else None,
         registration_time=reader.number("registration-time"),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class FixedOutput:
-    """The hash that a derivation's only output must have; digits in base 16 or base 32."""
-
-    algorithm: str
-    hash: str
-    recursive: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DerivationDescription:
-    """What to build, before the daemon has computed where the outputs go.
-
-    Attributes:
-        name: The derivation's name, without ``.drv``.
-        builder: A store path, something below one, or ``builtin:NAME``.
-        args: The builder's arguments.
-        env: Its environment; the daemon adds a variable for each output.
-        inputs: Derivations that must be built before, and which outputs of each.
-        sources: Items that are there already.
-        outputs: Names of the outputs.
-        system: Empty for the daemon's own.
-        fixed: The hash of the only output, where it is known beforehand.
-    """
-
-    name: str
-    builder: str
-    args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ("out",)
-    system: str = ""
-    fixed: FixedOutput | None = None
 
 
 def description_map(description: DerivationDescription) -> dict[str, Any]:
