@@ -11,7 +11,6 @@ Entry points: `Container`, and `arrange`, which orders the operations on a root.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from pathlib import PurePosixPath
 
 GUEST_UID = 30001
 GUEST_GID = 30000
@@ -401,9 +400,18 @@ class Container:
             raise ValueError("a network namespace needs the others too")
         if not isolated and isinstance(self.identity, GuestIdentity):
             raise ValueError("a user namespace needs the other namespaces too")
+        self._check_operations()
         for name in (self.host_name, self.domain_name):
             if len(name.encode()) > MAX_HOST_NAME:
                 raise ValueError(f"`{name}' is longer than a host name may be")
+
+    def _check_operations(self) -> None:
+        """Refuse operations below proc: it is mounted last, by the container's first process."""
+        procs = [i.target + "/" for i in self.operations if isinstance(i, Proc)]
+        for proc in procs:
+            for operation in self.operations:
+                if operation.target.startswith(proc):
+                    raise ValueError(f"`{operation.target}' lies in the process file system")
 
     @property
     def isolated(self) -> bool:
@@ -435,8 +443,9 @@ def _is_redundant(operation: Operation, outer: Bind | None) -> bool:
 
 def _covering(operation: Operation, placed: dict[str, Operation]) -> Bind | None:
     """Give the bind that covers a target, unless something else lies between them."""
-    for parent in PurePosixPath(operation.target).parents:
-        outer = placed.get(str(parent))
+    parent = operation.target
+    while parent := parent.rpartition("/")[0]:
+        outer = placed.get(parent)
         if outer is not None:
             return outer if isinstance(outer, Bind) else None
     return None

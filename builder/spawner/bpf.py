@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LD_ABS, _ALU_AND, _RET = 0x20, 0x54, 0x06
-_JEQ, _JSET = 0x15, 0x45
+_JEQ, _JGE, _JSET = 0x15, 0x35, 0x45
 
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 MAX_JUMP = 255
@@ -54,6 +54,11 @@ def leave(value: int) -> Instruction:
 def if_equal(value: int, yes: str = "", no: str = "") -> Instruction:
     """Jump by whether the accumulator has this value."""
     return Instruction(_JEQ, value, yes, no)
+
+
+def if_at_least(value: int, yes: str = "", no: str = "") -> Instruction:
+    """Jump by whether the accumulator, unsigned, is no less than this."""
+    return Instruction(_JGE, value, yes, no)
 
 
 def if_any_bit(value: int, yes: str = "", no: str = "") -> Instruction:

@@ -31,41 +31,43 @@ _STATUS_SIZE = 4096  # PIPE_BUF: a failure is written at once
 
 
 class SpawnError(Exception):
-    """No process could be made.
+    """A container was not started.
 
     Args:
         message: A sentence that names what was wrong, without a final full stop.
-        errno: The error number, 0 where there is none.
+        reason: A word for programs.
     """
 
-    reason = "spawn"
-
-    def __init__(self, message: str, errno: int = 0) -> None:
+    def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.message = message
-        self.errno = errno
+        self.reason = reason
 
 
 class SpawnerGoneError(SpawnError):
     """The spawner has died. No other can be started, since this process has threads by now."""
 
-    reason = "spawner-gone"
+    def __init__(self) -> None:
+        super().__init__(
+            "the spawner is gone; the daemon must be restarted to build again", "spawner-gone"
+        )
 
 
 class SetupError(SpawnError):
-    """A process was made, but it could not become the builder.
+    """A container could not be set up, or its program not be executed.
 
     Attributes:
-        step: The step that failed: ``operation``, ``program``, ``execute``, …
-        errno: The error number; ENOEXEC in ``execute`` is a program for another machine.
+        step: What failed: ``operation``, ``program``, ``execute``, ``clone``, …
+        errno: The error number, 0 where the fault is none of the kernel's; ENOEXEC in
+            ``execute`` means a program for another machine.
         text: What was wrong, without the step.
     """
 
-    reason = "setup"
-
     def __init__(self, step: str, errno: int, text: str) -> None:
-        super().__init__(f"while setting up the child process: in phase {step}: {text}", errno)
+        message = f"while setting up the child process: in phase {step}: {text}"
+        super().__init__(message, "container-setup")
         self.step = step
+        self.errno = errno
         self.text = text
 
 
@@ -81,7 +83,10 @@ def start_spawner() -> StartedHelper:
 class _Pending:
     """A request without a reply; holds the monitor's expectation of a child until it comes."""
 
-    def __init__(self, expectation: contextlib.AbstractContextManager[None]) -> None:
+    def __init__(
+        self, container: Container, expectation: contextlib.AbstractContextManager[None]
+    ) -> None:
+        self.container = container
         self.replied = trio.Event()
         self.process: Process | None = None
         self.error: SpawnError | None = None
@@ -102,8 +107,8 @@ class Setup:
     """The time from the making of a process to the exec of its program; to be awaited.
 
     Awaiting returns once the program has been executed, or the process has ended without
-    saying why. It raises `SetupError` where the process could not become the builder, and
-    the process then ends by itself. Cancelled, it kills the process. It may be awaited once.
+    saying why. It raises `SetupError` where the process could not become the builder; the
+    process then ends by itself. Cancelled, it kills the process. It may be awaited once.
     """
 
     def __init__(self, container: Container, process: Process, reader: int) -> None:
@@ -203,7 +208,7 @@ class Spawner:
         finally:
             self._gone = True
             for pending in self._pending.values():
-                pending.settle(error=_gone())
+                pending.settle(error=SpawnerGoneError())
             self._pending.clear()
 
     def _take(self, reply: Spawned | SpawnRefused, fds: tuple[int, ...]) -> None:
@@ -211,8 +216,8 @@ class Spawner:
         match reply:
             case Spawned(pid=pid):
                 pending.settle(self._monitor.register(pid, fds[0]))
-            case SpawnRefused(errno=code, text=text):
-                pending.settle(error=SpawnError(f"cannot make a process: {text}", code))
+            case SpawnRefused(failure=failure):
+                pending.settle(error=_setup_error(pending.container, failure))
 
     async def spawn(
         self, container: Container, *, stdout_fd: int, stdin_fd: int | None = None
@@ -229,7 +234,7 @@ class Spawner:
             killed and reaped.
 
         Raises:
-            SpawnError: No process could be made.
+            SetupError: The container could not be set up so far.
             SpawnerGoneError: There is no spawner any more.
         """
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -249,9 +254,9 @@ class Spawner:
         self, container: Container, fds: tuple[int, int], stdin_fd: int | None
     ) -> _Pending:
         if self._gone:
-            raise _gone()
+            raise SpawnerGoneError()
         number, self._next_number = self._next_number, self._next_number + 1
-        pending = self._pending[number] = _Pending(self._monitor.expecting())
+        pending = self._pending[number] = _Pending(container, self._monitor.expecting())
         request = SpawnRequest(number, container, stdin_fd is not None)
         try:
             await self._channel.send(request, fds if stdin_fd is None else (*fds, stdin_fd))
@@ -259,7 +264,7 @@ class Spawner:
             self._pending.pop(number, None)
             pending.settle()
             if isinstance(error, HelperError):
-                raise _gone() from error
+                raise SpawnerGoneError() from error
             raise
         return pending
 
@@ -276,6 +281,3 @@ class Spawner:
         assert pending.process is not None
         return pending.process
 
-
-def _gone() -> SpawnerGoneError:
-    return SpawnerGoneError("the spawner is gone; the daemon must be restarted to build again")

@@ -7,14 +7,18 @@ Entry point: `Cloner`.
 import ctypes
 import struct
 
-from builder.spawner.syscalls import CLONE_NEWNS, CLONE_NEWUSER, clone3
+from builder.spawner.syscalls import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    clone3,
+)
 
 _CLONE_PIDFD = 0x00001000
 _CLONE_PARENT = 0x00008000
-_CLONE_NEWUTS = 0x04000000
-_CLONE_NEWIPC = 0x08000000
-_CLONE_NEWPID = 0x20000000
-_CLONE_NEWNET = 0x40000000
 
 _ARGUMENTS = struct.Struct("=11Q")  # struct clone_args
 
@@ -23,9 +27,9 @@ def namespace_flags(*, isolated: bool, network: bool, user: bool) -> int:
     """Give the flags for the namespaces of a container."""
     flags = 0
     if isolated:
-        flags |= CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE_NEWUTS
+        flags |= CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
     if network:
-        flags |= _CLONE_NEWNET
+        flags |= CLONE_NEWNET
     if user:
         flags |= CLONE_NEWUSER
     return flags

@@ -34,6 +34,8 @@ class Kit:
     """Descriptors and data that children inherit by the fork.
 
     Attributes:
+        proc: A descriptor of the host's ``/proc``.
+        dev: Of its ``/dev``.
         filter: The filter of system calls, None on a machine that has none.
         landlock: The descriptor of a ruleset, or -1.
         devices: The device directory most containers have, where it can be copied.
@@ -42,6 +44,8 @@ class Kit:
     """
 
     def __init__(self) -> None:
+        self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+        self.dev = os.open("/dev", os.O_PATH | os.O_DIRECTORY)
         self.loopback = LoopbackMessage()
         self.filter = _filter()
         self.landlock = make_ruleset()
@@ -57,5 +61,5 @@ def _filter() -> Filter | None:
 
 
 def _usual_devices() -> tuple[bytes, ...]:
-    nodes = {*DEVICES, "kvm"} if os.path.exists("/dev/kvm") else DEVICES
+    nodes = {*DEVICES, "kvm"} if os.path.exists("/dev/kvm") else set(DEVICES)
     return tuple(sorted(node.encode() for node in nodes))

@@ -4,12 +4,12 @@
 Namespaces keep both apart already; the domain holds where there are none
 (``--disable-chroot``), and should a namespace be shared by mistake.
 
-Entry points: `make_ruleset` once in the spawner, `restrict` in each builder.
+Entry point: `make_ruleset` once in the spawner; builders restrict themselves by it.
 """
 
 import struct
 
-from builder.spawner.syscalls import landlock_create_ruleset, landlock_restrict_self
+from builder.spawner.syscalls import landlock_create_ruleset
 
 _GET_VERSION = 1
 _SCOPES_SINCE = 6
@@ -26,9 +26,3 @@ def make_ruleset() -> int:
         return landlock_create_ruleset(attributes, len(attributes), 0)
     except OSError:
         return -1  # the kernel was built without it, or booted with it off
-
-
-def restrict(ruleset: int) -> None:
-    """Enter a domain; needs no_new_privs."""
-    if ruleset >= 0:
-        landlock_restrict_self(ruleset, 0)

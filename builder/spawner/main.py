@@ -1,34 +1,39 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The spawner's loop: a request comes, a process is made, the reply goes.
 
-The spawner decides nothing. It must never have a thread.
+The spawner decides nothing about builds. It must never have a thread.
 """
 
 import gc
 import os
 import signal
 
-from builder.spawner.child import Channels, Child, run
+from builder.spawner.child import Call, Channels, Setup, run
 from builder.spawner.clone import Cloner, namespace_flags
 from builder.spawner.identity import clear_ambient, drop_bounding_set
 from builder.spawner.kit import Kit
 from builder.spawner.messages import CODEC, Spawned, SpawnRefused, SpawnRequest
+from builder.spawner.program import UnsuitableProgramError
+from builder.spawner.room import Home
 from builder.spawner.script import Script, translate
+from builder.spawner.syscalls import reset_ignored_signals
 from locker.channel import Channel
 from locker.errors import ChannelClosedError
 from locker.start import adopt_channel
+
+_SETUP_ERRORS = (OSError, UnsuitableProgramError, RuntimeError)
 
 
 def main() -> None:
     """Serve until the daemon closes the channel."""
     with adopt_channel(CODEC, "spawner") as channel:
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)  # what Python ignores, builders would too
+        reset_ignored_signals()
         os.umask(0)  # containers state exact modes
         clear_ambient()
-        spawner = Spawner(channel, Kit())
-        if os.geteuid() == 0:
-            drop_bounding_set(spawner.kit.last_capability)
+        kit = Kit()
+        if privileged := os.geteuid() == 0:
+            drop_bounding_set(kit.last_capability)
+        spawner = Spawner(channel, kit, Home() if privileged else None)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -40,45 +45,106 @@ def main() -> None:
 
 
 class Spawner:
-    """Makes containers for the requests of a channel."""
+    """Makes containers for the requests of a channel.
 
-    def __init__(self, channel: Channel, kit: Kit) -> None:
-        self.kit = kit
+    Args:
+        channel: To the daemon.
+        kit: What children need.
+        home: Makes it possible to prepare namespaces; None where privileges are missing.
+    """
+
+    def __init__(self, channel: Channel, kit: Kit, home: Home | None) -> None:
         self._channel = channel
+        self._kit = kit
+        self._home = home
         self._cloner = Cloner()
 
     def serve_one(self) -> None:
         """Take one request and answer it."""
         request, fds = self._channel.receive()
+        script = translate(request.container)
+        setup = Setup(self._kit, script)
         try:
-            self._spawn(request, _channels(request, fds))
+            self._spawn(request.number, script, setup, _channels(request, fds))
         finally:
+            setup.close()
             for fd in fds:
                 os.close(fd)
+        self._prepare_room()
 
-    def _spawn(self, request: SpawnRequest, channels: Channels) -> None:
-        script = translate(request.container)
+    def _spawn(self, number: int, script: Script, setup: Setup, channels: Channels) -> None:
+        try:
+            if script.network:
+                self._kit.loopback.get()
+            if script.network and script.guest is None and self._enter_room():
+                pid, pidfd = self._let_room(setup, channels)
+            else:
+                pid, pidfd = self._build_house(script, setup, channels)
+        except _SETUP_ERRORS as error:
+            self._channel.send(SpawnRefused(number, setup.failure(error)))
+            return
+        self._channel.send(Spawned(number, pid), (pidfd,))
+        os.close(pidfd)
+
+    def _enter_room(self) -> bool:
+        """Make sure to be in new namespaces; False where that cannot be."""
+        home = self._home
+        if home is None:
+            return False
+        if home.away and home.mounts_changed():
+            home.return_home()
+        if not home.away:
+            home.enter_room(self._kit.loopback.get())
+        return True
+
+    def _prepare_room(self) -> None:
+        """Move on to the next container's namespaces, while nobody waits."""
+        if self._home is None:
+            return
+        self._home.return_home()
+        try:
+            self._home.enter_room(self._kit.loopback.get())
+        except OSError:
+            pass  # it is tried again when it is needed, and its failure then has a reader
+
+    def _let_room(self, setup: Setup, channels: Channels) -> tuple[int, int]:
+        """Furnish the room that this process is in, and clone its first inhabitant."""
+        setup.furnish()
+        setup.leave_host()
+        calls = setup.plan(setup.find_program(), channels)
+        setup.step = "clone"
+        pid, pidfd = self._cloner.clone(0)
+        if pid == 0:
+            run(lambda: _move_in(setup, calls), setup, channels.status)
+        return pid, pidfd
+
+    def _build_house(
+        self, script: Script, setup: Setup, channels: Channels
+    ) -> tuple[int, int]:
+        """Clone a process that makes everything itself."""
+        if self._home is not None:
+            self._home.return_home()
         flags = namespace_flags(
             isolated=script.isolated, network=script.network, user=script.guest is not None
         )
-        try:
-            if script.network:
-                self.kit.loopback.get()
-            pid, pidfd = self._cloner.clone(flags)
-        except (OSError, RuntimeError) as error:
-            code = error.errno if isinstance(error, OSError) else None
-            self._channel.send(SpawnRefused(request.number, code or 0, str(error)))
-            return
+        pid, pidfd = self._cloner.clone(flags)
         if pid == 0:
-            child = Child(self.kit)
-            run(lambda: _live(child, script, channels), child, channels.status)
-        self._channel.send(Spawned(request.number, pid), (pidfd,))
-        os.close(pidfd)
+            run(lambda: _do_everything(script, setup, channels), setup, channels.status)
+        return pid, pidfd
 
 
-def _live(child: Child, script: Script, channels: Channels) -> None:
-    child.prepare(isolated=script.isolated, network_too=script.network)
-    child.become(script, channels)
+def _move_in(setup: Setup, calls: list[Call]) -> None:
+    setup.mount_procs()
+    setup.carry_out(calls)
+
+
+def _do_everything(script: Script, setup: Setup, channels: Channels) -> None:
+    setup.detach()
+    if script.isolated:
+        setup.furnish()
+        setup.mount_procs()
+        setup.leave_host()
+    setup.carry_out(setup.plan(setup.find_program(), channels))
 
 
 def _channels(request: SpawnRequest, fds: tuple[int, ...]) -> Channels:

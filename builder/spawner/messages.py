@@ -31,22 +31,13 @@ class Spawned:
 
 
 @dataclass(frozen=True, slots=True)
-class SpawnRefused:
-    """No process could be made."""
-
-    number: int
-    errno: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class SetupFailure:
-    """The process could not become the builder.
+    """A container could not be set up, or its program not be executed.
 
     Attributes:
         step: Which step failed, a word that does not change once released.
         errno: The error number, 0 where the fault is none of the kernel's.
-        text: What was wrong, without the text of the error number.
+        text: What was wrong.
         operation: The position of the operation that failed, None where it was another step.
     """
 
@@ -54,6 +45,14 @@ class SetupFailure:
     errno: int
     text: str
     operation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnRefused:
+    """No process was made."""
+
+    number: int
+    failure: SetupFailure
 
 
 CODEC = Codec(SpawnRequest, Spawned, SpawnRefused, descriptors={SpawnRequest: 3, Spawned: 1})

@@ -147,8 +147,14 @@ class Workshop:
         Raises:
             OSError: It failed.
         """
-        number, parent, name, *rest = step
-        self._executors[number](parent, name, *rest)
+        _, action, *arguments = step
+        self._executors[action](*arguments)
+
+    def close(self) -> None:
+        """Close the directories that were opened, but for the root."""
+        for path, fd in self._parents.items():
+            if path:
+                os.close(fd)
 
     def _parent(self, path: bytes) -> int:
         """Give a descriptor of a directory, which is made if it is missing."""
@@ -171,7 +177,7 @@ class Workshop:
         for path in covered:
             os.close(self._parents.pop(path))
 
-    def _make_place(self, parent: bytes, name: bytes) -> None:
+    def make_place(self, parent: bytes, name: bytes) -> None:
         """Make sure that there is a directory to mount on."""
         try:
             os.mkdir(name, 0o755, dir_fd=self._parent(parent))
@@ -193,7 +199,7 @@ class Workshop:
                 os.symlink(os.readlink(b"", dir_fd=mount), name, dir_fd=self._parent(parent))
                 return
             if kind == stat.S_IFDIR:
-                self._make_place(parent, name)
+                self.make_place(parent, name)
             else:
                 self._make_file_place(parent, name)
             mount_setattr(mount, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, len(attributes))
@@ -244,7 +250,7 @@ class Workshop:
             mount = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
             template = None
         try:
-            self._make_place(parent, name)
+            self.make_place(parent, name)
             self._attach(mount, parent, name)
             if template is None:
                 fill_devices(mount, nodes)
@@ -254,7 +260,7 @@ class Workshop:
     def _mount(self, parent: bytes, name: bytes, *file_system: Any) -> None:
         mount = mount_file_system(*file_system)
         try:
-            self._make_place(parent, name)
+            self.make_place(parent, name)
             self._attach(mount, parent, name)
         finally:
             os.close(mount)

@@ -24,44 +24,44 @@ class UnsuitableProgramError(Exception):
     """The program is not one that may be executed; the message says why."""
 
 
-def resolve(program: bytes, beneath: bytes | None, process: int) -> bytes:
+def resolve(program: bytes, beneath: bytes | None, proc: int) -> bytes:
     """Give the path of a program without symbolic links.
 
     Args:
         program: Its path in the container.
         beneath: The directory it must be in, or None.
-        process: A descriptor of ``/proc/self``, of any instance of proc.
+        proc: A descriptor of ``/proc``.
 
     Raises:
         UnsuitableProgramError: It lies elsewhere, or is not a regular file.
         OSError: It cannot be opened.
     """
-    resolved = _check(program, process, 0)
+    resolved = _check(program, proc, 0)
     if beneath is not None and not resolved.startswith(beneath + b"/"):
         name = resolved.decode(errors="backslashreplace")
         raise UnsuitableProgramError(f"derivation builder `{name}' is outside the store")
     return resolved
 
 
-def _check(program: bytes, process: int, depth: int) -> bytes:
+def _check(program: bytes, proc: int, depth: int) -> bytes:
     fd = openat2(-100, program, _HOW, len(_HOW))
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise PermissionError(errno.EACCES, "not a regular file")
-        link = b"fd/%d" % fd
-        interpreter = _interpreter(link, process)
-        resolved: bytes = os.readlink(link, dir_fd=process)
+        link = b"self/fd/%d" % fd
+        interpreter = _interpreter(link, proc)
+        resolved: bytes = os.readlink(link, dir_fd=proc)
     finally:
         os.close(fd)
     if interpreter and depth < _MAX_SCRIPTS:
-        _check(interpreter, process, depth + 1)
+        _check(interpreter, proc, depth + 1)
     return resolved
 
 
-def _interpreter(link: bytes, process: int) -> bytes:
+def _interpreter(link: bytes, proc: int) -> bytes:
     """Give what the first line of a script names, or nothing where the file is no script."""
     try:
-        fd = os.open(link, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+        fd = os.open(link, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     except PermissionError:  # a program may be executable and yet unreadable; a script may not
         return b""
     try:

@@ -5,7 +5,8 @@ The new root is mounted on top of ``/``. Path resolution that starts at ``/`` do
 see it, because a process's root is the directory beneath; so sources stay reachable by
 name, the new root by its descriptor, and no mount point on disk is needed.
 
-Entry points: `detach_from_host`, `place_root`, then `enter_root`.
+Entry points: `detach_from_host`, `place_root`, then `enter_root` and
+`leave_host`.
 """
 
 import os
@@ -18,8 +19,12 @@ from builder.spawner.syscalls import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOSUID,
     MOVE_MOUNT_F_EMPTY_PATH,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
     MS_PRIVATE,
     OPEN_TREE_CLONE,
+    mount,
     mount_attributes,
     mount_setattr,
     move_mount,
@@ -57,9 +62,29 @@ def place_root(path: bytes | None) -> int:
 
 
 def enter_root(root: int, mode: int) -> None:
-    """Make it the root of this process and its mount namespace, and let go of the host's."""
+    """Make it the root of this process and its mount namespace, with the host's on top of it.
+
+    As before, only paths that start elsewhere see what is on top.
+    """
     os.fchdir(root)
     os.chmod(".", mode)
-    pivot_root(b".", b".")  # the old root is on top of the new one now
+    pivot_root(b".", b".")
+
+
+def leave_host() -> None:
+    """Let go of the host's mounts.
+
+    In a user namespace, proc must be mounted before: the kernel allows it only where another
+    proc can be seen in full.
+    """
     umount2(b".", MNT_DETACH)
     os.chdir("/")
+
+
+def mount_proc(target: bytes) -> None:
+    """Mount proc for the PID namespace of this process, in the root that was entered.
+
+    Args:
+        target: A path without symbolic links.
+    """
+    mount(b"proc", target, b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A container description in the form that a child executes.
 
-A child that was just forked pays for each page it touches, and one that was made in
-advance gets its script over a socket. So everything that can be computed before is: a
-script is made of tuples, bytes and numbers only, which marshal carries, and paths are
-split and encoded.
+A child that was just forked pays for each page of memory it touches. So everything that
+can be computed before is: a script is made of tuples, bytes and numbers only, and paths
+are split and encoded.
 
 Entry point: `translate`.
 """
@@ -21,7 +20,6 @@ from builder.container import (
     GuestIdentity,
     HostIdentity,
     Identity,
-    Operation,
     Proc,
     PseudoTerminals,
     SharedMemory,
@@ -37,19 +35,29 @@ from builder.spawner.syscalls import (
 )
 
 Step = tuple[Any, ...]
-"""The number of a function of `mounts.EXECUTORS`, the parent directory, the name, and more."""
+"""The operation's position, the kind of action, the parent directory, the name, and more."""
 
 BIND, MAKE_FILE, MAKE_DIRECTORY, MAKE_LINK, MOUNT, MAKE_DEVICES = range(6)
 
 
+_Furniture = (
+    Bind | File | Directory | Symlink | Tmpfs | Devices | SharedMemory | PseudoTerminals
+)
+
+
 class Script(NamedTuple):
-    """All that a child needs; see `builder.container.Container` for the meanings."""
+    """All that a child needs; see `builder.container.Container` for the meanings.
+
+    `procs` are the operations that only a process of the container's own can do, since proc
+    shows the PID namespace of who mounts it: position, parent directory, name.
+    """
 
     isolated: bool
     network: bool
     root: bytes | None
     root_mode: int
     steps: tuple[Step, ...]
+    procs: tuple[tuple[int, bytes, bytes], ...]
     host_name: bytes
     domain_name: bytes
     directory: bytes
@@ -68,12 +76,17 @@ class Script(NamedTuple):
 def translate(container: Container) -> Script:
     """Give the script for a container."""
     command, identity = container.command, container.identity
+    operations = container.operations if container.isolated else ()
+    procs = tuple(
+        (at, *_split(i.target)) for at, i in enumerate(operations) if isinstance(i, Proc)
+    )
     return Script(
         isolated=container.isolated,
         network="network" in container.namespaces,
         root=None if container.root.path is None else os.fsencode(container.root.path),
         root_mode=container.root.mode,
-        steps=tuple(map(_step, container.operations)) if container.isolated else (),
+        steps=tuple(_step(i, at) for at, i in enumerate(operations) if not isinstance(i, Proc)),
+        procs=procs,
         host_name=container.host_name.encode(),
         domain_name=container.domain_name.encode(),
         directory=os.fsencode(command.directory),
@@ -104,8 +117,17 @@ def _guest(identity: Identity) -> tuple[bytes, bytes, bool] | None:
     return uid_map, gid_map, identity.lock_mounts
 
 
-def _step(operation: Operation) -> Step:
-    parent, _, name = os.fsencode(operation.target).rpartition(b"/")
+def _split(target: str) -> tuple[bytes, bytes]:
+    parent, _, name = os.fsencode(target).rpartition(b"/")
+    return parent, name
+
+
+def _step(operation: _Furniture, at: int) -> Step:
+    return (at, *_action(operation))
+
+
+def _action(operation: _Furniture) -> Step:
+    parent, name = _split(operation.target)
     match operation:
         case Bind():
             return (BIND, parent, name, *_bind(operation))
@@ -117,8 +139,8 @@ def _step(operation: Operation) -> Step:
         case Symlink():
             return (MAKE_LINK, parent, name, os.fsencode(operation.destination))
         case Devices():
-            return (MAKE_DEVICES, parent, name, tuple(map(os.fsencode, operation.nodes)))
-        case Tmpfs() | Proc() | SharedMemory() | PseudoTerminals():
+            return (MAKE_DEVICES, parent, name, tuple(sorted(map(os.fsencode, operation.nodes))))
+        case Tmpfs() | SharedMemory() | PseudoTerminals():
             return (MOUNT, parent, name, *_file_system(operation))
 
 
@@ -132,13 +154,11 @@ def _bind(operation: Bind) -> tuple[bytes, bytes, bool]:
 
 
 def _file_system(
-    operation: Tmpfs | Proc | SharedMemory | PseudoTerminals,
+    operation: Tmpfs | SharedMemory | PseudoTerminals,
 ) -> tuple[bytes, tuple[tuple[bytes, bytes], ...], int]:
     """Give its type, its options and its mount attributes."""
     plain = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
     match operation:
-        case Proc():
-            return b"proc", (), plain | MOUNT_ATTR_NOEXEC
         case SharedMemory():
             return b"tmpfs", ((b"mode", b"1777"),), plain
         case PseudoTerminals():

@@ -18,12 +18,14 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from builder.spawner.bpf import (
     Item,
     Label,
     assemble,
     if_any_bit,
+    if_at_least,
     if_equal,
     leave,
     load,
@@ -34,6 +36,9 @@ _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
 
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+
+_ALL_BITS = 0xFFFFFFFF
+_LEAF = 2
 
 _SET_ID = 0o6000
 _CREATES = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE: without them no mode is read
@@ -107,7 +112,7 @@ _OLD_32 = {
 
 _I386 = Abi(
     audit=0x40000003,
-    mask=0xFFFFFFFF,
+    mask=_ALL_BITS,
     calls={
         **_OLD_32,
         295: Rule.FLAGS_2_MODE_3,  # openat
@@ -118,7 +123,7 @@ _I386 = Abi(
 
 _ARM = Abi(
     audit=0x40000028,
-    mask=0xFFFFFFFF,
+    mask=_ALL_BITS,
     calls={
         **_OLD_32,
         322: Rule.FLAGS_2_MODE_3,  # openat
@@ -136,8 +141,8 @@ _GENERIC_CALLS = {
     **_COMMON,
 }
 
-_AARCH64 = Abi(audit=0xC00000B7, mask=0xFFFFFFFF, calls=_GENERIC_CALLS)
-_RISCV64 = Abi(audit=0xC00000F3, mask=0xFFFFFFFF, calls=_GENERIC_CALLS)
+_AARCH64 = Abi(audit=0xC00000B7, mask=_ALL_BITS, calls=_GENERIC_CALLS)
+_RISCV64 = Abi(audit=0xC00000F3, mask=_ALL_BITS, calls=_GENERIC_CALLS)
 
 _MACHINES = {
     "x86_64": (_X86_64, _I386),
@@ -171,18 +176,52 @@ def _program(abis: tuple[Abi, ...]) -> Iterator[Item]:
     yield leave(_ERRNO | errno.ENOSYS)
 
 
+class Range(NamedTuple):
+    """Calls in a row with one rule; both ends belong to it."""
+
+    low: int
+    high: int
+    rule: Rule
+
+
+def _ranges(calls: dict[int, Rule]) -> list[Range]:
+    ranges: list[Range] = []
+    for number, rule in sorted(calls.items()):
+        if ranges and ranges[-1].high == number - 1 and ranges[-1].rule is rule:
+            ranges.append(ranges.pop()._replace(high=number))
+        else:
+            ranges.append(Range(number, number, rule))
+    return ranges
+
+
 def _table(abi: Abi) -> Iterator[Item]:
     """Look the call up, then do what its rule says; the architecture is out of the accumulator."""
     yield load(_NUMBER)
-    if abi.mask != 0xFFFFFFFF:
+    if abi.mask != _ALL_BITS:
         yield mask(abi.mask)
-    for number, rule in sorted(abi.calls.items()):
-        yield if_equal(number, yes=f"{abi.audit} {rule.name}")
-    yield leave(_ALLOW)
+    yield from _search(abi, _ranges(abi.calls))
     for rule in Rule:
         if rule in abi.calls.values():
             yield Label(f"{abi.audit} {rule.name}")
             yield from _apply(rule, f"{abi.audit} {rule.name} harmless")
+
+
+def _search(abi: Abi, ranges: list[Range]) -> Iterator[Item]:
+    """Search by halves: the kernel runs the filter once for every number when it is installed."""
+    if len(ranges) > _LEAF:
+        middle = len(ranges) // 2
+        upper = f"{abi.audit} from {ranges[middle].low}"
+        yield if_at_least(ranges[middle].low, yes=upper)
+        yield from _search(abi, ranges[:middle])
+        yield Label(upper)
+        yield from _search(abi, ranges[middle:])
+        return
+    for low, high, rule in ranges:
+        behind = f"{abi.audit} behind {high}"
+        yield if_at_least(high + 1, yes=behind)
+        yield if_at_least(low, yes=f"{abi.audit} {rule.name}")
+        yield Label(behind)
+    yield leave(_ALLOW)
 
 
 def _apply(rule: Rule, harmless: str) -> Iterator[Item]:

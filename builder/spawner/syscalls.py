@@ -21,7 +21,6 @@ MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
-FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
 
@@ -29,6 +28,7 @@ MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
 MOUNT_ATTR_NODEV = 0x04
 MOUNT_ATTR_NOEXEC = 0x08
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 
@@ -39,7 +39,11 @@ RESOLVE_IN_ROOT = 0x10
 CLOSE_RANGE_CLOEXEC = 4
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 
 _MACHINE = os.uname().machine
 _PIVOT_ROOT = {"x86_64": 155, "i686": 217}.get(_MACHINE, 41)
@@ -79,13 +83,13 @@ landlock_restrict_self = _system_call("landlock_restrict_self", 446, _int, _uint
 pivot_root = _system_call("pivot_root", _PIVOT_ROOT, _text, _text)
 mount = _system_call("mount", 0, _text, _text, _text, ctypes.c_ulong, _text)
 umount2 = _system_call("umount2", 0, _text, _int)
+setns = _system_call("setns", 0, _int, _int)
 unshare = _system_call("unshare", 0, _int)
 sethostname = _system_call("sethostname", 0, _text, _size)
 setdomainname = _system_call("setdomainname", 0, _text, _size)
 personality = _system_call("personality", 0, ctypes.c_ulong)
 capset = _system_call("capset", 0, _text, _text)
 prctl = _system_call("prctl", 0, _int, *[ctypes.c_ulong] * 4)
-execve = _system_call("execve", 0, _text, ctypes.c_void_p, ctypes.c_void_p)
 
 
 def how_to_open(flags: int, resolve: int, mode: int = 0) -> bytes:
@@ -96,3 +100,23 @@ def how_to_open(flags: int, resolve: int, mode: int = 0) -> bytes:
 def mount_attributes(set_flags: int, propagation: int = 0) -> bytes:
     """Give the ``struct mount_attr`` of mount_setattr(2)."""
     return struct.pack("=QQQQ", set_flags, 0, propagation, 0)
+
+
+_RT_SIGACTION = 13 if _MACHINE == "x86_64" else 174 if _MACHINE == "i686" else 134
+_SIG_IGN = struct.pack("@P", 1)
+_rt_sigaction = _system_call("rt_sigaction", _RT_SIGACTION, _int, _text, _text, _size)
+
+
+def reset_ignored_signals() -> None:
+    """Give each signal that this process ignores its default action.
+
+    What is ignored stays so in programs that are executed. Python ignores two itself, and
+    the two that the C library keeps to itself may have come ignored; `signal.signal` cannot
+    change those.
+    """
+    action, default = ctypes.create_string_buffer(32), bytes(32)
+    for number in range(1, 65):
+        if number not in (9, 19):  # SIGKILL, SIGSTOP
+            _rt_sigaction(number, None, action, 8)
+            if action.raw[: ctypes.sizeof(ctypes.c_void_p)] == _SIG_IGN:
+                _rt_sigaction(number, default, None, 8)
