@@ -8,10 +8,12 @@ the builder cannot let anybody in (CVE-2021-27851). In a container these are
     BUILDS/guix-build-NAME.drv-N/      the daemon's, mode 0700
         top/                           the build directory
         tmp/                           what the builder sees as /tmp
-    STORE/HASH-NAME.drv.chroot/        the daemon's, mode 0700; where a collector
-        store/                         knows it; takes the outputs
+    STORE/HASH-NAME.drv.chroot/        the daemon's, mode 0700; a collector knows the name
+        store/                         takes the outputs
+        HASH-NAME                      an output that was taken out of the builder's reach
 
-and outside one the first directory is the build directory itself.
+and outside one the first directory is the build directory itself, and the
+outputs appear in the store.
 """
 
 import os
@@ -35,18 +37,20 @@ class BuildDirectories:
 
     Attributes:
         top: The outermost build directory.
-        chroot: The directory that holds the outputs; None outside a container.
+        private: The directory beside the store's items that nobody else may enter.
         workplace: What of it a builder uses.
+        owner: The user that the outputs must belong to; None for the daemon's own.
     """
 
     top: str
-    chroot: str | None
+    private: str
     workplace: Workplace
+    owner: int | None
 
     @property
     def deletable(self) -> tuple[str, ...]:
         """The trees that a build leaves behind."""
-        return (self.top,) if self.chroot is None else (self.chroot, self.top)
+        return (self.private, self.top)
 
 
 @contextmanager
@@ -69,16 +73,25 @@ def make_top(parent: str, derivation_name: str) -> str:
     raise AssertionError
 
 
+def private_directory(drv: StorePath) -> str:
+    """Return the path of a build's private directory.
+
+    The C++ daemon has one of the same name, and its collector spares it while
+    the derivation is a temporary root.
+    """
+    return f"{drv}.chroot"
+
+
 def make_isolated(
     parent: str, drv: StorePath, derivation_name: str, user: BuildUser | None
 ) -> BuildDirectories:
     """Make the directories of a build in a container.
 
-    The chroot directory must not exist.
+    The private directory must not exist yet.
     """
-    chroot = f"{drv}.chroot"
-    os.mkdir(chroot, 0o700)
-    with opened(chroot) as fd:
+    private = private_directory(drv)
+    os.mkdir(private, 0o700)
+    with opened(private) as fd:
         _make(fd, "store", 0o1775, None if user is None else (0, user.gid))
     top = make_top(parent, derivation_name)
     with opened(top) as fd:
@@ -86,24 +99,32 @@ def make_isolated(
         _make(fd, "tmp", 0o1777, None)
     return BuildDirectories(
         top,
-        chroot,
+        private,
         Workplace(
             build=f"{top}/top",
             seen_as=f"{PRIVATE_TMP}/{build_directory_name(derivation_name)}",
             temporary=f"{top}/tmp",  # noqa: S108 - below a directory that is ours alone
-            store=f"{chroot}/store",
+            store=f"{private}/store",
         ),
+        None if user is None else user.uid,
     )
 
 
 def make_open(
-    parent: str, store: str, derivation_name: str, user: BuildUser | None
+    parent: str, store: str, drv: StorePath, derivation_name: str, user: BuildUser | None
 ) -> BuildDirectories:
-    """Make the build directory of a build without a container."""
+    """Make the directories of a build without a container.
+
+    The private directory must not exist yet.
+    """
+    private = private_directory(drv)
+    os.mkdir(private, 0o700)
     top = make_top(parent, derivation_name)
     if user is not None:
         os.chown(top, user.uid, user.gid, follow_symlinks=False)
-    return BuildDirectories(top, None, Workplace(top, top, None, store))
+    return BuildDirectories(
+        top, private, Workplace(top, top, None, store), None if user is None else user.uid
+    )
 
 
 def write_files(directory: str, files: Mapping[str, str]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Realising a derivation whose inputs are valid: a slot, the locks, and a build if it still must be.
+"""Realising a derivation whose inputs are valid: a slot, locks, and a build if it must be.
 
 A build slot is never held while waiting for a lock, nor a lock while waiting for
 a slot: a turn takes a slot, tries the locks of the outputs, and gives the slot
@@ -19,6 +19,11 @@ from builder.slots import Slots
 from locker.pathlocks import PathLocks
 from store.database import StoreDatabase
 from store.paths import StorePath
+
+LASTING = frozenset(
+    {FailureKind.PERMANENT, FailureKind.OUTPUT_REJECTED, FailureKind.NOT_DETERMINISTIC}
+)
+"""Failures that are remembered, where that is wanted: another try would fail as well."""
 
 
 class Realiser:
@@ -111,8 +116,8 @@ class Realiser:
         match job.key.mode:
             case BuildMode.NORMAL:
                 if missing:
-                    self._refuse_known_failure(job, missing)
-                    await self._builder.build(job, missing)
+                    self._refuse_known_failure(missing)
+                    await self._build(job, missing)
             case BuildMode.CHECK:
                 if missing:
                     raise BuildError(
@@ -122,7 +127,15 @@ class Realiser:
             case BuildMode.REPAIR:
                 await self._builder.repair(job, missing)
 
-    def _refuse_known_failure(self, job: Job, missing: Sequence[StorePath]) -> None:
+    async def _build(self, job: Job, missing: Sequence[StorePath]) -> None:
+        try:
+            await self._builder.build(job, missing)
+        except BuildError as error:
+            if self._settings.cache_failures and error.kind in LASTING:
+                await self._database.register_failed(job.derivation.output_paths)
+            raise
+
+    def _refuse_known_failure(self, missing: Sequence[StorePath]) -> None:
         if not self._settings.cache_failures:
             return
         for path in missing:

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Building one derivation whose locks are held: from its inputs to registered outputs.
+
+The builder works in directories that are its own, and is gone before anybody
+looks at what it left. The outputs are then sealed by a store worker: checked,
+made canonical, hashed, searched for references and moved into the store, all
+through directory descriptors. What was hashed is what is registered.
+"""
+
+import errno
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from builder.attempt import Attempt, check_exit
+from builder.cleaning import Cleaner
+from builder.derivation_cache import DerivationCache
+from builder.directories import (
+    BuildDirectories,
+    make_isolated,
+    make_open,
+    private_directory,
+    write_files,
+)
+from builder.errors import BuildError
+from builder.events import BuildSucceeded, FailureKind, UnsupportedPlatform
+from builder.inputs import closure_of, direct_inputs
+from builder.jobs import Job, JobState
+from builder.keeping import Keeper
+from builder.logfile import LogFile
+from builder.options import BuildSettings
+from builder.plan import BuildPlan, Host, container_for
+from builder.references_graph import graph_requests, graph_text
+from builder.sealing import Sealer
+from builder.spawner.client import SetupError, Spawner
+from builder.users import BuildUser, BuildUsers
+from builder.watch import Limits
+from store.database import NewItem, StoreDatabase
+from store.info import PathInfo
+from store.layout import Layout
+from store.paths import StoreDirectory, StorePath, is_derivation, name_of
+
+NO_SPACE = 8 * 1024 * 1024
+"""Free bytes below which a failure may well be one of space, and is not held against the build."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all builds share.
+
+    Attributes:
+        layout: Where the store is.
+        directory: The store's paths.
+        settings: How this daemon builds.
+        host: What matters of the machine.
+        database: What is valid.
+        derivations: Parsed derivations.
+        spawner: Starts builders.
+        sealer: Turns what they leave into store items.
+        cleaner: Deletes the rest.
+        keeper: Keeps what users want to look at after a failure.
+        users: Whom builders run as; None for the daemon's own user.
+    """
+
+    layout: Layout
+    directory: StoreDirectory
+    settings: BuildSettings
+    host: Host
+    database: StoreDatabase
+    derivations: DerivationCache
+    spawner: Spawner
+    sealer: Sealer
+    cleaner: Cleaner
+    keeper: Keeper
+    users: BuildUsers | None
+
+
+class Builder:
+    """Builds, checks and repairs single derivations."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._shop = workshop
+
+    async def build(self, job: Job, missing: Sequence[StorePath]) -> None:
+        """Build a derivation and register those of its outputs that are missing.
+
+        Raises:
+            BuildError: The builder failed, or its outputs are not accepted.
+        """
+        await self._remove_invalid(missing)
+        rounds = 1 if job.derivation.is_fixed_output else job.options.rounds
+        inputs = await self._inputs(job)
+        started = trio.current_time()
+        infos: list[PathInfo] = []
+        for number in range(1, rounds + 1):
+            async with self._run(job, inputs) as left:
+                earlier, infos = infos, await self._shop.sealer.seal(job, left, inputs, missing)
+                _compare_rounds(job, earlier, infos)
+                if number == rounds:
+                    self._shop.sealer.place(left, missing)
+        job.proceed(JobState.REGISTERING)
+        await self._shop.database.register([NewItem(info) for info in infos])
+        seconds = trio.current_time() - started
+        job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
+
+    async def check(self, job: Job) -> None:
+        """Build a derivation whose outputs are valid again, and compare.
+
+        Raises:
+            BuildError: The builder failed, or made something else.
+        """
+        self._need_container(job, "checking a build")
+        inputs = await self._inputs(job)
+        started = trio.current_time()
+        async with self._run(job, inputs) as left:
+            outputs = job.derivation.output_paths
+            for info in await self._shop.sealer.seal(job, left, inputs, outputs):
+                await self._compare_with_registered(job, left, info)
+        seconds = trio.current_time() - started
+        job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
+
+    async def repair(self, job: Job, missing: Sequence[StorePath]) -> None:
+        """Build again those outputs that are missing or damaged, and put them in their places.
+
+        Raises:
+            BuildError: The builder failed, or its outputs are not accepted.
+        """
+        self._need_container(job, "repairing a build")
+        damaged = await self._damaged(job, missing)
+        wanted = sorted({*missing, *damaged})
+        if not wanted:
+            return
+        inputs = await self._inputs(job)
+        started = trio.current_time()
+        async with self._run(job, inputs) as left:
+            infos = await self._shop.sealer.seal(job, left, inputs, wanted)
+            # What is damaged has to go first, however large it is.
+            await trio.to_thread.run_sync(self._shop.sealer.place, left, wanted)
+        job.proceed(JobState.REGISTERING)
+        await self._shop.database.register([NewItem(info) for info in infos])
+        seconds = trio.current_time() - started
+        job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
+
+    @asynccontextmanager
+    async def _run(self, job: Job, inputs: frozenset[StorePath]) -> AsyncIterator[BuildDirectories]:
+        """Run the builder; inside, its outputs lie in the directories, and it is gone."""
+        async with self._user() as user:
+            directories = await self._directories(job, user)
+            discarded = directories.deletable
+            try:
+                await self._execute(job, directories, inputs, user)
+                yield directories
+            except BuildError:
+                if job.options.keep_failed:
+                    await self._shop.keeper.keep(job, directories)
+                    discarded = tuple(each for each in discarded if each != directories.top)
+                raise
+            finally:
+                self._shop.cleaner.discard(discarded)
+
+    @asynccontextmanager
+    async def _user(self) -> AsyncIterator[BuildUser | None]:
+        if self._shop.users is None:
+            yield None
+        else:
+            async with self._shop.users.borrow() as user:
+                yield user
+
+    async def _directories(self, job: Job, user: BuildUser | None) -> BuildDirectories:
+        settings, name = self._shop.settings, name_of(job.path)
+        await self._shop.cleaner.vacate(private_directory(job.path))
+        if not settings.use_chroot:
+            store = self._shop.layout.store
+            return make_open(settings.build_directory, store, job.path, name, user)
+        return make_isolated(settings.build_directory, job.path, name, user)
+
+    async def _execute(
+        self,
+        job: Job,
+        directories: BuildDirectories,
+        inputs: frozenset[StorePath],
+        user: BuildUser | None,
+    ) -> None:
+        write_files(directories.workplace.build, await self._graphs(job))
+        container = container_for(self._plan(job, directories, inputs, user), self._shop.host)
+        log = self._open_log(job)
+        try:
+            attempt = Attempt(job, container, log, self._limits(job))
+            status = await attempt.run(self._shop.spawner)
+        except SetupError as error:
+            raise self._setup_failed(job, error) from error
+        finally:
+            if log is not None:
+                await log.close()
+        check_exit(job, status, disk_full=self._disk_full(directories))
+
+    def _plan(
+        self,
+        job: Job,
+        directories: BuildDirectories,
+        inputs: frozenset[StorePath],
+        user: BuildUser | None,
+    ) -> BuildPlan:
+        return BuildPlan(
+            derivation=job.derivation,
+            workplace=directories.workplace,
+            store=self._shop.layout.store,
+            inputs=tuple(sorted(inputs)),
+            user=user,
+            isolated=self._shop.settings.use_chroot,
+            cores=job.options.cores,
+        )
+
+    def _open_log(self, job: Job) -> LogFile | None:
+        settings = self._shop.settings
+        if not settings.keep_log:
+            return None
+        return LogFile.create(self._shop.layout.logs, job.path, settings.log_compression)
+
+    def _limits(self, job: Job) -> Limits:
+        options = job.options
+        return Limits(options.timeout, options.max_silent_time, self._shop.settings.max_log_size)
+
+    def _setup_failed(self, job: Job, error: SetupError) -> BuildError:
+        machine, system = self._shop.host.machine, job.derivation.system
+        if (
+            error.step == "execute"
+            and error.errno == errno.ENOEXEC
+            and not machine.can_build(system)
+        ):
+            job.audience.tell(UnsupportedPlatform(job.path, system))
+            return BuildError(
+                f"a `{system}' is required to build `{job.path}', but I am a `{machine.system}'",
+                FailureKind.INPUT_REJECTED,
+            )
+        return BuildError(error.message, FailureKind.INPUT_REJECTED)
+
+    def _disk_full(self, directories: BuildDirectories) -> bool:
+        places = (self._shop.layout.store, directories.workplace.build)
+        statuses = map(os.statvfs, places)
+        return any(each.f_bavail * each.f_bsize < NO_SPACE for each in statuses)
+
+    async def _inputs(self, job: Job) -> frozenset[StorePath]:
+        direct = direct_inputs(job.derivation, self._shop.derivations.get)
+        return await closure_of(self._shop.database, direct)
+
+    async def _graphs(self, job: Job) -> dict[str, str]:
+        attribute = job.derivation.env.get("exportReferencesGraph", "")
+        requests = graph_requests(attribute, self._shop.directory)
+        return {name: await self._graph(path) for name, path in requests}
+
+    async def _graph(self, path: StorePath) -> str:
+        database = self._shop.database
+        if not database.is_valid(path):
+            raise BuildError(
+                f"`exportReferencesGraph' contains an invalid path `{path}'",
+                FailureKind.INPUT_REJECTED,
+            )
+        closure = await closure_of(database, [path])
+        # A closure with derivations in it stands for what they make as well.
+        outputs = [
+            output
+            for drv in closure
+            if is_derivation(drv)
+            for output in self._shop.derivations.get(drv).output_paths
+        ]
+        whole = await closure_of(database, [*closure, *outputs])
+        return graph_text(map(database.path_info, whole))
+
+    async def _remove_invalid(self, outputs: Sequence[StorePath]) -> None:
+        for path in outputs:
+            await self._shop.cleaner.vacate(path)
+
+    async def _damaged(self, job: Job, missing: Sequence[StorePath]) -> list[StorePath]:
+        valid = [path for path in job.derivation.output_paths if path not in missing]
+        infos = [self._shop.database.path_info(path) for path in valid]
+        return [info.path for info in infos if not await self._shop.sealer.is_intact(info)]
+
+    def _need_container(self, job: Job, what: str) -> None:
+        if not self._shop.settings.use_chroot:
+            raise BuildError(
+                f"{what} needs a container, since the outputs of `{job.path}' exist: "
+                "run the daemon without `--disable-chroot'"
+            )
+
+    async def _compare_with_registered(
+        self, job: Job, left: BuildDirectories, info: PathInfo
+    ) -> None:
+        if info.nar_hash == self._shop.database.path_info(info.path).nar_hash:
+            return
+        differs = f"derivation `{job.path}' may not be deterministic: output `{info.path}' differs"
+        if job.options.keep_failed:
+            kept = await self._shop.keeper.keep_output(left, info.path)
+            differs = f"{differs} from `{kept}'"
+        raise BuildError(differs, FailureKind.NOT_DETERMINISTIC)
+
+
+def _compare_rounds(job: Job, earlier: Sequence[PathInfo], later: Sequence[PathInfo]) -> None:
+    for one, other in zip(earlier, later, strict=False):
+        if (one.nar_hash, one.references) != (other.nar_hash, other.references):
+            raise BuildError(
+                f"output `{one.path}' of `{job.path}' differs from previous round",
+                FailureKind.NOT_DETERMINISTIC,
+            )

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Deleting what builds leave behind, while the next ones already run.
+
+Trees are deleted by the store workers, through directory descriptors. Who needs
+the place of a tree that is still being deleted waits for that.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+import trio
+
+log = structlog.get_logger("builder")
+
+Delete = Callable[[str], Awaitable[object]]
+
+
+class Cleaner:
+    """Deletes trees in the background.
+
+    Args:
+        delete: Deletes a tree whose path is given, as far as it exists.
+    """
+
+    def __init__(self, delete: Delete) -> None:
+        self._delete = delete
+        self._under_way: dict[str, trio.Event] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Delete until cancelled; what was begun is finished."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def discard(self, paths: Iterable[str]) -> None:
+        """Have trees deleted."""
+        assert self._nursery is not None, "the cleaner runs before anything is built"
+        for path in paths:
+            self._under_way[path] = trio.Event()
+            self._nursery.start_soon(self._remove, path)
+
+    async def vacate(self, path: str) -> None:
+        """Return when nothing lies at a path any more."""
+        event = self._under_way.get(path)
+        if event is not None:
+            await event.wait()
+        if _exists(path):
+            await self._delete(path)
+
+    async def _remove(self, path: str) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                await self._delete(path)
+        except Exception:
+            # What could not be deleted is in nobody's way: the next build of the
+            # same derivation tries again, and so does a garbage collection.
+            log.exception("not_deleted", path=path)
+        finally:
+            self._under_way.pop(path).set()
+
+
+def _exists(path: str) -> bool:
+    return os.path.lexists(path)

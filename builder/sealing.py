@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a builder left, turned into store items and what is registered of them.
+
+The store workers look at the outputs; here it is decided what they look for, and
+whether the derivation allows what they found. Only then is anything put into the
+store.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from builder.constraints import check_references, constraints_of, specified_paths
+from builder.directories import BuildDirectories, opened
+from builder.errors import BuildError
+from builder.events import FailureKind, HashMismatch
+from builder.inputs import closure_of
+from builder.jobs import Job
+from store.database import StoreDatabase
+from store.derivations import Derivation
+from store.errors import StoreError
+from store.hashes import Digest, HashAlgorithm
+from store.info import PathInfo
+from store.layout import Layout
+from store.paths import StoreDirectory, StorePath, hash_part
+from store.placing import place
+from store.sealing import ContentMismatchError
+from store.worker.client import StoreWorkers
+from store.worker.messages import FixedContent, Output, SealedOutput, SealOutputs
+
+
+class Sealer:
+    """Seals outputs and puts them into the store.
+
+    Args:
+        layout: Where the store is.
+        directory: The store's paths.
+        database: Knows the references of inputs.
+        workers: Do the work.
+        deduplicate: Whether equal files of the store share an inode.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        directory: StoreDirectory,
+        database: StoreDatabase,
+        workers: StoreWorkers,
+        *,
+        deduplicate: bool,
+    ) -> None:
+        self._layout = layout
+        self._directory = directory
+        self._database = database
+        self._workers = workers
+        self._deduplicate = deduplicate
+
+    async def seal(
+        self,
+        job: Job,
+        left: BuildDirectories,
+        inputs: frozenset[StorePath],
+        outputs: Sequence[StorePath],
+    ) -> list[PathInfo]:
+        """Seal outputs; they then lie in the private directory, ready to be placed.
+
+        Args:
+            job: What was built.
+            left: What the builder left.
+            inputs: All that the builder could see, which its outputs may refer to.
+            outputs: Those to seal.
+
+        Returns:
+            What to register of each.
+
+        Raises:
+            BuildError: An output is missing, or not acceptable.
+        """
+        possible = {hash_part(path): path for path in (*inputs, *job.derivation.output_paths)}
+        request = self._request(job, left, possible, outputs)
+        try:
+            sealed = await self._have_sealed(request, left)
+        except ContentMismatchError as error:
+            job.audience.tell(_mismatch(job.derivation, error))
+            raise BuildError(error.message, FailureKind.OUTPUT_REJECTED) from error
+        except StoreError as error:
+            raise BuildError(error.message, FailureKind.OUTPUT_REJECTED) from error
+        infos = [
+            _info(job, path, each, possible) for path, each in zip(outputs, sealed, strict=True)
+        ]
+        await self._check_constraints(job.derivation, infos)
+        return infos
+
+    def place(self, left: BuildDirectories, outputs: Iterable[StorePath]) -> None:
+        """Put sealed outputs into the store, in place of what has their names."""
+        with opened(left.private) as private, opened(self._layout.store) as store:
+            for path in outputs:
+                name = _base(path)
+                place(private, name, store, name)
+
+    async def is_intact(self, info: PathInfo) -> bool:
+        """Tell whether a valid item still has the content that was registered."""
+        try:
+            digest, size = await self._workers.hash(info.path)
+        except StoreError:
+            return False
+        return (digest, size) == (info.nar_hash, info.nar_size)
+
+    def _request(
+        self,
+        job: Job,
+        left: BuildDirectories,
+        possible: Iterable[str],
+        outputs: Sequence[StorePath],
+    ) -> SealOutputs:
+        fixed = _fixed_content(job.derivation)
+        return SealOutputs(
+            subject=job.path,
+            outputs=tuple(Output(_base(path), path, fixed) for path in outputs),
+            owner=left.owner,
+            candidates=tuple(possible),
+            deduplicate=self._deduplicate,
+        )
+
+    async def _have_sealed(
+        self, request: SealOutputs, left: BuildDirectories
+    ) -> tuple[SealedOutput, ...]:
+        with (
+            opened(left.workplace.store) as taken,
+            opened(left.private) as private,
+            opened(self._layout.store) as store,
+        ):
+            return (await self._workers.seal(request, taken, private, store)).outputs
+
+    async def _check_constraints(self, derivation: Derivation, infos: Sequence[PathInfo]) -> None:
+        for constraint in constraints_of(derivation):
+            specified = specified_paths(derivation, constraint.attribute, self._directory)
+            for info in infos:
+                used = info.references
+                if constraint.of_closure:
+                    used = await self._requisites(info, infos)
+                check_references(info.path, constraint, specified, used)
+
+    async def _requisites(
+        self, info: PathInfo, siblings: Sequence[PathInfo]
+    ) -> frozenset[StorePath]:
+        """Return the closure of an item's references, some of which are not registered yet."""
+        fresh = {each.path: each.references for each in siblings}
+        reached: set[StorePath] = set()
+        queue = [info.path]
+        while queue:
+            new = fresh.pop(queue.pop(), frozenset()) - reached
+            reached |= new
+            queue.extend(new)
+        known = [path for path in reached if self._database.is_valid(path)]
+        return frozenset(reached).union(await closure_of(self._database, known)) - {info.path}
+
+
+def _base(path: StorePath) -> str:
+    return path.rpartition("/")[2]
+
+
+def _fixed_content(derivation: Derivation) -> FixedContent | None:
+    if not derivation.is_fixed_output:
+        return None
+    recursive, digest = derivation.outputs["out"].fixed_content()
+    return FixedContent(digest.algorithm, digest.value, recursive)
+
+
+def _info(
+    job: Job, path: StorePath, sealed: SealedOutput, possible: dict[str, StorePath]
+) -> PathInfo:
+    return PathInfo(
+        path=path,
+        nar_hash=Digest(HashAlgorithm.SHA256, sealed.nar_hash),
+        nar_size=sealed.nar_size,
+        references=frozenset(possible[each] for each in sealed.references),
+        deriver=job.path,
+    )
+
+
+def _mismatch(derivation: Derivation, error: ContentMismatchError) -> HashMismatch:
+    algorithm = HashAlgorithm.parse(error.fixed.algorithm)
+    return HashMismatch(
+        path=StorePath(error.path),
+        algorithm=derivation.outputs["out"].hash_algorithm,
+        expected=_shown(Digest(algorithm, error.fixed.digest)),
+        actual=_shown(Digest(algorithm, error.actual)),
+    )
+
+
+def _shown(digest: Digest) -> str:
+    # As the C++ daemon shows hashes: MD5, which is oldest, in base 16, all others in base 32.
+    return digest.base16 if digest.algorithm is HashAlgorithm.MD5 else digest.base32
