@@ -86,12 +86,18 @@ class _Daemon:
             base.start_soon(limit_stop, self.stop, self.given.log)
             for name, process in processes:
                 base.start_soon(self._watch_helper, name, process)
-            clients = HelperClients.of(self.given.helpers, self.monitor)
-            for name, part in clients.tasks():
-                base.start_soon(self.stop.guard, name, part)
-            await self.stop.guard("daemon", partial(self._serve, clients))
-            await self._end_helpers(clients, processes)
+            await self._use_helpers()
+            await self._end_helpers(processes)
             base.cancel_scope.cancel()
+
+    async def _use_helpers(self) -> None:
+        clients = HelperClients.of(self.given.helpers, self.monitor)
+        async with trio.open_nursery() as nursery:
+            for name, part in clients.tasks():
+                nursery.start_soon(self.stop.guard, name, part)
+            await self.stop.guard("daemon", partial(self._serve, clients))
+            nursery.cancel_scope.cancel()
+        clients.close()
 
     async def _serve(self, clients: HelperClients) -> None:
         async with AsyncExitStack() as stack:
@@ -106,7 +112,8 @@ class _Daemon:
                 return
             async with trio.open_nursery() as parts:
                 parts.start_soon(self.stop.guard, "database", services.database.run)
-                await parts.start(services.scheduler.run)
+                parts.start_soon(self.stop.guard, "content index", services.content_index.run)
+                await parts.start(services.building.run)
                 await self._serve_clients(services)
                 parts.cancel_scope.cancel()
 
@@ -171,15 +178,12 @@ class _Daemon:
             self.given.log.error("helper ended", helper=name, status=status.describe())
         self.stop.fail(f"helper {name} ended")
 
-    async def _end_helpers(
-        self, clients: HelperClients, processes: list[tuple[str, Process]]
-    ) -> None:
-        with trio.CancelScope(shield=True):
-            clients.close()
-            with trio.move_on_after(HELPER_SECONDS):
-                for _, process in processes:
-                    await process.wait()
-            for name, process in processes:
-                if process.kill():
-                    self.given.log.warning("helper killed", helper=name)
-                    await process.wait()
+    async def _end_helpers(self, processes: list[tuple[str, Process]]) -> None:
+        """Wait until the helpers, whose channels are closed, have ended."""
+        with trio.move_on_after(HELPER_SECONDS):
+            for _, process in processes:
+                await process.wait()
+        for name, process in processes:
+            if process.kill():
+                self.given.log.warning("helper killed", helper=name)
+                await process.wait()

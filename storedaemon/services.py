@@ -6,11 +6,18 @@ from dataclasses import dataclass
 
 from builder.options import BuildSettings
 from builder.scheduler import Scheduler
+from builder.spawner.client import Spawner
+from locker.client import Locker
+from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
+from store.additions import StoreWriter
+from store.content_index import ContentIndex
 from store.database import StoreDatabase
 from store.layout import Layout
 from store.paths import StoreDirectory
 from store.temproots import TempRoots
+from store.worker.client import StoreWorkers
+from storedaemon.building import Building
 from storedaemon.config import Config
 from storedaemon.homes import UserDirectories
 from storedaemon.session import Session
@@ -26,9 +33,16 @@ class Services:
         directory: The store's paths.
         settings: How it builds.
         database: What is registered.
+        writer: Adds what clients send.
+        content_index: Which item has which content.
+        locks: The locks of items.
+        locker: Waits for locks of files.
+        workers: Hash, scan and delete what is in the store.
+        spawner: Starts builders.
         temp_roots: What sessions keep alive.
         monitor: Reaps children.
-        scheduler: Builds.
+        building: What builds, as a whole.
+        scheduler: Its way in.
         homes: Makes users' profile directories.
         sessions: Those that are connected, by number, the oldest first.
     """
@@ -38,8 +52,15 @@ class Services:
     directory: StoreDirectory
     settings: BuildSettings
     database: StoreDatabase
+    writer: StoreWriter
+    content_index: ContentIndex
+    locks: PathLocks
+    locker: Locker
+    workers: StoreWorkers
+    spawner: Spawner
     temp_roots: TempRoots
     monitor: ProcessMonitor
+    building: Building
     scheduler: Scheduler
     homes: UserDirectories
     sessions: Mapping[int, Session]

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Putting together what builds: from the scheduler down to the users that builders run as.
+
+Entry point: `make_building`.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from builder.build import Builder, Workshop
+from builder.cleaning import Cleaner
+from builder.derivation_cache import DerivationCache
+from builder.eviction import end_processes
+from builder.keeping import Keeper
+from builder.options import BuildSettings
+from builder.plan import Host
+from builder.planner import Planner
+from builder.platforms import Machine, native_system
+from builder.realise import Realiser
+from builder.scheduler import Scheduler
+from builder.sealing import Sealer
+from builder.spawner.client import Spawner
+from builder.users import BuildUsers
+from locker.pathlocks import PathLocks
+from store.database import StoreDatabase
+from store.derivation_checks import read_text
+from store.derivations import Derivation, derivation_name, parse_derivation
+from store.layout import Layout
+from store.paths import StoreDirectory, StorePath
+from store.worker.client import StoreWorkers
+
+# Build users that were not needed for so long are left to other daemons.
+IDLE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """What building needs of the daemon."""
+
+    layout: Layout
+    directory: StoreDirectory
+    settings: BuildSettings
+    database: StoreDatabase
+    locks: PathLocks
+    spawner: Spawner
+    workers: StoreWorkers
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Building:
+    """The parts that build, and that must run while anything may be built.
+
+    Attributes:
+        scheduler: Builds what clients want.
+        cleaner: Deletes what builds leave behind.
+        users: Whom builders run as; None for the daemon's own user.
+    """
+
+    scheduler: Scheduler
+    cleaner: Cleaner
+    users: BuildUsers | None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Build until cancelled; what builds leave behind is still deleted then."""
+        async with trio.open_nursery() as outer:
+            await outer.start(self.cleaner.run)
+            async with trio.open_nursery() as inner:
+                if self.users is not None:
+                    inner.start_soon(self._release_users, self.users)
+                await inner.start(self.scheduler.run)
+                task_status.started()
+
+    async def _release_users(self, users: BuildUsers) -> None:
+        while True:
+            await trio.sleep(IDLE_SECONDS)
+            if not self.scheduler.snapshot():
+                users.release_idle()
+
+
+def make_building(materials: Materials) -> Building:
+    """Make everything that builds."""
+    directory, database = materials.directory, materials.database
+    derivations = DerivationCache(partial(read_text, None), partial(_parse, directory))
+    cleaner = Cleaner(materials.workers.delete)
+    users = _users(materials)
+    workshop = Workshop(
+        layout=materials.layout,
+        directory=directory,
+        settings=materials.settings,
+        host=_host(materials),
+        database=database,
+        derivations=derivations,
+        spawner=materials.spawner,
+        sealer=_sealer(materials),
+        cleaner=cleaner,
+        keeper=Keeper(materials.workers.delete),
+        users=users,
+    )
+    realiser = Realiser(materials.settings, database, materials.locks, Builder(workshop))
+    scheduler = Scheduler(directory, Planner(database, derivations.get), realiser)
+    return Building(scheduler, cleaner, users)
+
+
+def _parse(directory: StoreDirectory, text: bytes, path: StorePath) -> Derivation:
+    return parse_derivation(text, directory, derivation_name(path))
+
+
+def _sealer(materials: Materials) -> Sealer:
+    return Sealer(
+        materials.layout,
+        materials.directory,
+        materials.database,
+        materials.workers,
+        deduplicate=materials.settings.deduplicate,
+    )
+
+
+def _users(materials: Materials) -> BuildUsers | None:
+    group = materials.settings.build_users_group
+    if not group or os.geteuid() != 0:
+        return None
+    return BuildUsers(group, materials.layout.user_pool, partial(end_processes, materials.spawner))
+
+
+def _host(materials: Materials) -> Host:
+    settings = materials.settings
+    return Host(
+        machine=Machine(settings.system, os.uname().machine),
+        environment=materials.environment,
+        chroot_directories=settings.chroot_directories,
+        impersonate_linux_26=settings.impersonate_linux_26,
+    )
+
+
+def system_of_this_machine() -> str:
+    """Name the system whose programs run here, as Guix names it."""
+    return native_system(os.uname().machine)

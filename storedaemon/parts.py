@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Making the parts of a daemon, and connecting them.
+
+What is opened here is entered on an exit stack, so that it is closed in the
+opposite order. Entry points: `HelperClients.of`, `assemble`.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from builder.spawner.client import Spawner
+from locker.aio import AsyncChannel
+from locker.client import Locker
+from locker.messages import CODEC
+from locker.pathlocks import PathLocks
+from reaper.monitor import ProcessMonitor
+from store.additions import StoreWriter
+from store.content_index import ContentIndex
+from store.database import StoreDatabase
+from store.paths import StoreDirectory
+from store.temproots import TempRoots
+from store.worker.client import StoreWorkers
+from storedaemon.building import Materials, make_building, system_of_this_machine
+from storedaemon.config import Config, build_settings
+from storedaemon.helpers import Helpers
+from storedaemon.homes import UserDirectories
+from storedaemon.services import Services
+from storedaemon.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class HelperClients:
+    """The daemon's side of its helper processes."""
+
+    locker: Locker
+    spawner: Spawner
+    workers: StoreWorkers
+
+    @classmethod
+    def of(cls, helpers: Helpers, monitor: ProcessMonitor) -> "HelperClients":
+        """Make the clients of helpers, which own the channels from here on."""
+        return cls(
+            Locker(AsyncChannel(helpers.locker.socket, CODEC)),
+            Spawner.from_helper(helpers.spawner, monitor),
+            StoreWorkers.from_helpers(helpers.workers),
+        )
+
+    def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Name what must run for as long as the helpers are used."""
+        yield "locker", self.locker.run
+        yield "spawner", self.spawner.run
+
+    def close(self) -> None:
+        """Close the channels, which ends the helpers."""
+        self.locker.close()
+        self.spawner.close()
+        self.workers.close()
+
+
+async def assemble(
+    config: Config,
+    clients: HelperClients,
+    monitor: ProcessMonitor,
+    sessions: dict[int, Session],
+    stack: AsyncExitStack,
+) -> Services:
+    """Open the store, and make everything that works with it.
+
+    Raises:
+        StoreError: The store cannot be used.
+    """
+    layout = config.layout
+    directory = StoreDirectory(layout.store)
+    settings = build_settings(config, system_of_this_machine())
+    database = await stack.enter_async_context(StoreDatabase.open(layout))
+    temp_roots = await stack.enter_async_context(TempRoots.open(layout, clients.locker))
+    index = await stack.enter_async_context(ContentIndex.open(layout))
+    locks = PathLocks(clients.locker)
+    writer = await stack.enter_async_context(
+        StoreWriter.open(
+            layout, database, locks, temp_roots, index, deduplicate=settings.deduplicate
+        )
+    )
+    materials = Materials(
+        layout=layout,
+        directory=directory,
+        settings=settings,
+        database=database,
+        locks=locks,
+        spawner=clients.spawner,
+        workers=clients.workers,
+        environment=dict(os.environ),
+    )
+    building = make_building(materials)
+    return Services(
+        config=config,
+        layout=layout,
+        directory=directory,
+        settings=settings,
+        database=database,
+        writer=writer,
+        content_index=index,
+        locks=locks,
+        locker=clients.locker,
+        workers=clients.workers,
+        spawner=clients.spawner,
+        temp_roots=temp_roots,
+        monitor=monitor,
+        building=building,
+        scheduler=building.scheduler,
+        homes=UserDirectories(layout.profiles),
+        sessions=sessions,
+    )
