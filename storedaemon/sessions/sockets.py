@@ -19,19 +19,43 @@ class ClientGoneError(Exception):
     """The client closed its end, so nobody is left to answer."""
 
 
-async def receive(sock: socket.socket, size: int = RECEIVE_SIZE) -> bytes:
-    """Give what the client sent next; nothing at its end.
+def receive_now(sock: socket.socket, size: int = RECEIVE_SIZE) -> bytes | None:
+    """Give what the client sent already; nothing at its end, None if it sent nothing.
 
     Raises:
         ClientGoneError: It closed its end with an error.
     """
-    while True:
-        try:
-            return sock.recv(size)
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(sock)
-        except OSError as error:
-            raise ClientGoneError(str(error)) from error
+    try:
+        return sock.recv(size)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise ClientGoneError(str(error)) from error
+
+
+async def receive(sock: socket.socket, size: int = RECEIVE_SIZE) -> bytes:
+    """Give what the client sends next, once it does; nothing at its end.
+
+    Raises:
+        ClientGoneError: It closed its end with an error.
+    """
+    while (data := receive_now(sock, size)) is None:
+        await trio.lowlevel.wait_readable(sock)
+    return data
+
+
+def send_now(sock: socket.socket, data: bytes | bytearray | memoryview) -> int:
+    """Send what the system takes at once; give how many bytes that was.
+
+    Raises:
+        ClientGoneError: The client no longer takes it.
+    """
+    try:
+        return sock.send(data)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        raise ClientGoneError(str(error)) from error
 
 
 async def send(sock: socket.socket, data: bytes | bytearray) -> None:
@@ -40,22 +64,13 @@ async def send(sock: socket.socket, data: bytes | bytearray) -> None:
     Raises:
         ClientGoneError: The client no longer takes it.
     """
-    sent = _send_now(sock, data)
+    sent = send_now(sock, data)
     if sent == len(data):
         return
     with memoryview(data) as view:
         while sent < len(data):
             await trio.lowlevel.wait_writable(sock)
-            sent += _send_now(sock, view[sent:])
-
-
-def _send_now(sock: socket.socket, data: bytes | bytearray | memoryview) -> int:
-    try:
-        return sock.send(data)
-    except BlockingIOError:
-        return 0
-    except OSError as error:
-        raise ClientGoneError(str(error)) from error
+            sent += send_now(sock, view[sent:])
 
 
 async def wait_for_hang_up(sock: socket.socket) -> None:

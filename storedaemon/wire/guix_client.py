@@ -137,7 +137,7 @@ class GuixClientSession:
     @property
     def pending(self) -> int:
         """How many received bytes have not been taken yet."""
-        return len(self._buffer)
+        return self._buffer.size
 
     def receive_data(self, data: bytes) -> None:
         """Append bytes from the daemon."""

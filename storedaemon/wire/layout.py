@@ -6,11 +6,13 @@ minor versions have it; `layout_for` gives the `Layout` for one minor. Nothing
 else looks at the peer's version.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from storedaemon.wire.primitives import Kind, Many
+from storedaemon.wire.primitives import Buffer, Kind, Many
+
+Read = Callable[[Buffer, int, int], tuple[Any, int]]
 
 LATEST = 256
 """No minor is as large: it is the low byte of a version."""
@@ -32,6 +34,10 @@ class Field:
     since: int = 0
     before: int = LATEST
 
+    def value_in(self, message: Any) -> Any:
+        """Give the value that a message has."""
+        return getattr(message, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Obsolete(Field):
@@ -39,21 +45,28 @@ class Obsolete(Field):
 
     value: Any = 0
 
+    def value_in(self, _message: Any) -> Any:
+        """Give the value that all messages have."""
+        return self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The fields of one message for one minor version.
+    """The fields of one message for one minor version; make one with `layout_for`.
 
     Attributes:
         type: The message.
         fields: What is on the wire, in order.
+        reads: How each field is read; beside the fields for speed.
+        lists: The kind of each field that is a list, None for the others.
         positional: Whether the values in order are the message's arguments.
     """
 
     type: type[Any]
     fields: tuple[Field, ...]
-    positional: bool
+    reads: tuple[Read, ...]
     lists: tuple[Many[Any] | None, ...]
+    positional: bool
 
     def build(self, values: list[Any]) -> Any:
         """Make the message from the values of all fields."""
@@ -65,8 +78,7 @@ class Layout:
     def write(self, message: Any, parts: list[bytes]) -> None:
         """Append the bytes of all fields."""
         for field in self.fields:
-            value = field.value if isinstance(field, Obsolete) else getattr(message, field.name)
-            field.kind.write(value, parts)
+            field.kind.write(field.value_in(message), parts)
 
 
 def layout_for(minor: int, message: type[Any], fields: Iterable[Field]) -> Layout:
@@ -76,6 +88,7 @@ def layout_for(minor: int, message: type[Any], fields: Iterable[Field]) -> Layou
     return Layout(
         message,
         present,
-        positional=names == tuple(message.__dataclass_fields__)[: len(names)],
+        reads=tuple(field.kind.read for field in present),
         lists=tuple(field.kind if isinstance(field.kind, Many) else None for field in present),
+        positional=names == tuple(message.__dataclass_fields__)[: len(names)],
     )

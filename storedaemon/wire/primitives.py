@@ -79,11 +79,10 @@ def read_string(buffer: Buffer, position: int, end: int, limit: int) -> tuple[Bu
     if length > limit:
         raise RemoteError(f"{length} bytes are too long, at most {limit} are allowed")
     stop = start + length
-    padding = -length & 7
-    after = stop + padding
+    after = stop + (-length & 7)
     if after > end:
         raise NeedMoreData(after)
-    if padding and buffer[stop:after] != _ZEROS[8 - padding]:
+    if length & 7 and buffer[stop:after] != _ZEROS[length & 7]:
         raise RemoteError("non-zero padding")
     return buffer[start:stop], after
 
@@ -150,7 +149,7 @@ class Text:
     def read(self, buffer: Buffer, position: int, end: int) -> tuple[str, int]:
         """Read the text."""
         value, after = read_string(buffer, position, end, self.limit)
-        return value.decode("utf-8", "surrogateescape"), after
+        return str(value, "utf-8", "surrogateescape"), after
 
     def write(self, value: str, parts: list[bytes]) -> None:
         """Append the text."""

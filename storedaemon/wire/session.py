@@ -87,12 +87,12 @@ class GuixSession:
     @property
     def at_boundary(self) -> bool:
         """Whether a client that hangs up now has left nothing unfinished."""
-        return self._state is State.READY and self._operation is None and len(self._buffer) == 0
+        return self._state is State.READY and self._operation is None and not self._buffer.size
 
     @property
     def pending(self) -> int:
         """How many received bytes have not been taken yet."""
-        return len(self._buffer)
+        return self._buffer.size
 
     def receive_data(self, data: bytes) -> None:
         """Append bytes from the client."""
@@ -162,9 +162,14 @@ class GuixSession:
             RemoteError: It is no request; `error` tells the client, and then the
                 connection must end, because what follows cannot be understood.
         """
-        self._expect(State.READY)
+        if self._state is not State.READY:
+            self._expect(State.READY)
         operation = self._operation
         if operation is None:
+            found = self._buffer.take_whole(self._operations)
+            if found is not None:
+                self._state = State.WORKING
+                return found
             operation = self._next_operation()
             if operation is None:
                 return None
@@ -205,7 +210,8 @@ class GuixSession:
 
     def reply(self, operation: guix.Operation, reply: Reply) -> bytes:
         """End the request's work with its result."""
-        self._expect(State.WORKING)
+        if self._state is not State.WORKING:
+            self._expect(State.WORKING)
         if type(reply) is not operation.reply.type:
             raise LocalError(f"{type(reply).__name__} is no reply to {operation.name}")
         self._state = State.READY

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from store.nar.reader import NarReader
 from storedaemon.wire import guix
 from storedaemon.wire import messages as m
 from storedaemon.wire.guix_client import (
@@ -63,7 +64,11 @@ class Conversation:
         self.requests.append(request)
         yield self.client.request(request)
         if self.operation.body is guix.Body.NAR:
-            yield self.daemon.begin_body()
+            body = self.daemon.begin_body()
+            reader = NarReader()
+            reader.feed(body)
+            assert (reader.finished, reader.excess) == (True, 0)
+            yield body
             self.daemon.end_body(b"")
 
     def from_daemon(self, data: bytes) -> bytes:

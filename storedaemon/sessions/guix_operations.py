@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operations as Guix clients ask for them: requests in, replies out.
+
+Each handler only reads the fields of a request and writes those of its reply;
+what is done is in `storedaemon.operations`. Entry points: `HANDLERS`, `LONG`.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from builder.events import BuildEvent
+from storedaemon.operations import additions, builds, info, maintenance, options, queries, roots
+from storedaemon.services import Services
+from storedaemon.session import Session
+from storedaemon.wire import messages as m
+
+Tell = Callable[[BuildEvent], Awaitable[None]]
+Handler = Callable[[Services, Session, Any, Tell], Awaitable[m.Reply]]
+
+_DONE = m.Done()
+_NO_REPLY = m.NoReply()
+_TRUE = m.Truth(value=True)
+_FALSE = m.Truth(value=False)
+
+
+async def is_valid_path(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+    """Answer IsValidPath, of which there are more than of all others together."""
+    return _TRUE if await queries.is_valid_path(services, session, asked.path) else _FALSE
+
+
+async def query_path_info(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+    """Answer QueryPathInfo."""
+    found = await queries.query_path_info(services, session, asked.path)
+    return m.PathInfoReply(
+        found.deriver or "",
+        found.nar_hash.base16,
+        tuple(sorted(found.references)),
+        found.registration_time,
+        found.nar_size,
+    )
+
+
+async def query_path_hash(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+    """Answer QueryPathHash."""
+    return m.TextReply((await queries.query_path_hash(services, session, asked.path)).base16)
+
+
+async def query_deriver(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+    """Answer QueryDeriver."""
+    return m.TextReply(await queries.query_deriver(services, session, asked.path) or "")
+
+
+async def query_path_from_hash_part(
+    services: Services, session: Session, asked: m.QueryPathFromHashPart, _: Tell
+) -> m.Reply:
+    """Answer QueryPathFromHashPart."""
+    found = await queries.query_path_from_hash_part(services, session, asked.hash_part)
+    return m.TextReply(found or "")
+
+
+async def query_valid_paths(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+    """Answer QueryValidPaths."""
+    return _texts(await queries.query_valid_paths(services, session, asked.paths))
+
+
+async def query_all_valid_paths(services: Services, session: Session, _: Any, __: Tell) -> m.Reply:
+    """Answer QueryAllValidPaths."""
+    return _texts(await queries.query_all_valid_paths(services, session))
+
+
+async def add_text_to_store(
+    services: Services, session: Session, asked: m.AddTextToStore, _: Tell
+) -> m.Reply:
+    """Answer AddTextToStore."""
+    return m.TextReply(
+        await additions.add_text(services, session, asked.name, asked.text, asked.references)
+    )
+
+
+async def build_paths(
+    services: Services, session: Session, asked: m.BuildPaths, tell: Tell
+) -> m.Reply:
+    """Answer BuildPaths."""
+    await builds.build_paths(services, session, asked.paths, asked.mode, tell)
+    return _DONE
+
+
+async def ensure_path(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+    """Answer EnsurePath."""
+    await builds.ensure_path(services, session, asked.path)
+    return _DONE
+
+
+async def add_temp_root(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+    """Answer AddTempRoot."""
+    await roots.add_temp_root(services, session, asked.path)
+    return _DONE
+
+
+async def sync_with_gc(services: Services, session: Session, _: Any, __: Tell) -> m.Reply:
+    """Answer SyncWithGC."""
+    await roots.sync_with_gc(services, session)
+    return _DONE
+
+
+async def query_failed_paths(services: Services, session: Session, _: Any, __: Tell) -> m.Reply:
+    """Answer QueryFailedPaths."""
+    return _texts(await maintenance.query_failed_paths(services, session))
+
+
+async def clear_failed_paths(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+    """Answer ClearFailedPaths."""
+    await maintenance.clear_failed_paths(services, session, asked.paths)
+    return _DONE
+
+
+async def builtin_builders(services: Services, session: Session, _: Any, __: Tell) -> m.Reply:
+    """Answer BuiltinBuilders."""
+    return _texts(await info.builtin_builders(services, session))
+
+
+async def substitute_urls(services: Services, session: Session, _: Any, __: Tell) -> m.Reply:
+    """Answer SubstituteURLs."""
+    return _texts(await info.substitute_urls(services, session))
+
+
+async def has_substitutes(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+    """Answer HasSubstitutes."""
+    found = await info.query_substitutable_paths(services, session, (asked.path,))
+    return _TRUE if asked.path in found else _FALSE
+
+
+async def query_substitutable_paths(
+    services: Services, session: Session, asked: m.QuerySubstitutablePaths, _: Tell
+) -> m.Reply:
+    """Answer QuerySubstitutablePaths."""
+    return _texts(await info.query_substitutable_paths(services, session, asked.paths))
+
+
+async def set_options(
+    services: Services, session: Session, asked: m.SetOptions, _: Tell
+) -> m.Reply:
+    """Answer SetOptions."""
+    changed = replace(
+        session.options,
+        # Who is on another machine could not look at the directory, only fill the disk.
+        keep_failed=asked.keep_failed and session.client.uid is not None,
+        keep_going=asked.keep_going,
+        fallback=asked.fallback,
+        verbosity=asked.verbosity,
+        use_offload=asked.use_build_hook,
+        print_build_trace=asked.print_build_trace,
+        use_substitutes=asked.use_substitutes,
+    )
+    await options.set_options(services, session, changed, (*_old_settings(asked), *asked.settings))
+    return _NO_REPLY
+
+
+def _old_settings(asked: m.SetOptions) -> Iterable[tuple[str, str]]:
+    """Give as settings what peers before minor 0x61 say in fields."""
+    fields = {
+        "build-max-jobs": asked.max_jobs,
+        "build-max-silent-time": asked.max_silent_time,
+        "build-cores": asked.build_cores,
+    }
+    return [(name, str(value)) for name, value in fields.items() if value is not None]
+
+
+def _texts(values: Iterable[str]) -> m.TextsReply:
+    return m.TextsReply(tuple(values))
+
+
+def _related(
+    query: Callable[[Services, Session, str], Awaitable[Iterable[str]]],
+) -> Handler:
+    """Make the handler of a request that names a path and is answered with several."""
+
+    async def handle(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+        return _texts(await query(services, session, asked.path))
+
+    return handle
+
+
+def _unsupported(name: str) -> Handler:
+    async def handle(_: Services, __: Session, ___: Any, ____: Tell) -> m.Reply:
+        raise maintenance.not_supported(name)
+
+    return handle
+
+
+async def query_substitutable_path_info(
+    services: Services, session: Session, asked: Any, _: Tell
+) -> m.Reply:
+    """Answer QuerySubstitutablePathInfo; nothing can be substituted, so there is none."""
+    await info.query_substitutable_paths(services, session, (asked.path,))
+    return m.SubstitutableReply(None)
+
+
+async def query_substitutable_path_infos(
+    services: Services, session: Session, asked: m.QuerySubstitutablePathInfos, _: Tell
+) -> m.Reply:
+    """Answer QuerySubstitutablePathInfos; nothing can be substituted, so there are none."""
+    await info.query_substitutable_paths(services, session, asked.paths)
+    return m.SubstitutablesReply(())
+
+
+HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
+    {
+        m.IsValidPath: is_valid_path,
+        m.HasSubstitutes: has_substitutes,
+        m.QueryPathHash: query_path_hash,
+        m.QueryReferences: _related(queries.query_references),
+        m.QueryReferrers: _related(queries.query_referrers),
+        m.QueryValidDerivers: _related(queries.query_valid_derivers),
+        m.QueryDerivationOutputs: _related(queries.query_derivation_outputs),
+        m.QueryDerivationOutputNames: _related(queries.query_derivation_output_names),
+        m.QueryDeriver: query_deriver,
+        m.QueryPathInfo: query_path_info,
+        m.QueryPathFromHashPart: query_path_from_hash_part,
+        m.QueryValidPaths: query_valid_paths,
+        m.QueryAllValidPaths: query_all_valid_paths,
+        m.QuerySubstitutablePathInfo: query_substitutable_path_info,
+        m.QuerySubstitutablePathInfos: query_substitutable_path_infos,
+        m.QuerySubstitutablePaths: query_substitutable_paths,
+        m.AddTextToStore: add_text_to_store,
+        m.BuildPaths: build_paths,
+        m.EnsurePath: ensure_path,
+        m.AddTempRoot: add_temp_root,
+        m.SyncWithGC: sync_with_gc,
+        m.SetOptions: set_options,
+        m.QueryFailedPaths: query_failed_paths,
+        m.ClearFailedPaths: clear_failed_paths,
+        m.BuiltinBuilders: builtin_builders,
+        m.SubstituteURLs: substitute_urls,
+        m.FindRoots: _unsupported("FindRoots"),
+        m.ExportPath: _unsupported("ExportPath"),
+        m.ImportPaths: _unsupported("ImportPaths"),
+        m.CollectGarbage: _unsupported("CollectGarbage"),
+        m.OptimiseStore: _unsupported("OptimiseStore"),
+        m.VerifyStore: _unsupported("VerifyStore"),
+    }
+)
+"""What answers each request, but for AddToStore, whose body the session receives."""
+
+LONG: frozenset[type[Any]] = frozenset({m.BuildPaths, m.SyncWithGC, m.QueryAllValidPaths})
+"""Requests that may wait for others or take long: a client that hangs up meanwhile ends them."""
