@@ -13,7 +13,9 @@ from store.nar import format as nar
 
 # Up to here a thread would cost more than it saves.
 _THREADED_BYTES = 1 << 20
-# Pieces of a body that may wait for the thread: what bounds its memory.
+# Waking a thread costs some microseconds, so it gets pieces that take much longer to hash.
+_PIECE = 1 << 20
+# Pieces that may wait for the thread: what bounds its memory.
 _PENDING = 4
 
 
@@ -24,38 +26,80 @@ class BackgroundHasher:
         hasher: Does the hashing; not to be used by others until `digest`.
     """
 
+    __slots__ = ("_gathered", "_gathered_size", "_hasher", "_size", "_worker")
+
     def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher
         self._size = 0
-        self._queue: queue.Queue[bytes | None] = queue.Queue(_PENDING)
-        self._thread: threading.Thread | None = None
+        self._worker: _Worker | None = None
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
 
     def update(self, data: bytes | memoryview) -> None:
-        """Hash some more bytes; they may be overwritten after the call."""
+        """Hash some more bytes; a memoryview is copied where that is needed."""
         self._size += len(data)
         if self._size < _THREADED_BYTES:
             self._hasher.update(data)
             return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
-            self._thread.start()
-        self._queue.put(bytes(data))
+        if self._worker is None:
+            self._worker = _Worker(self._hasher)
+        self._gathered.append(bytes(data))
+        self._gathered_size += len(data)
+        if self._gathered_size >= _PIECE:
+            self._hand_over(self._worker)
+
+    def _hand_over(self, worker: "_Worker") -> None:
+        gathered, self._gathered, self._gathered_size = self._gathered, [], 0
+        worker.hash(gathered)
 
     def digest(self) -> bytes:
         """Return the hash of all bytes, after which no more can come."""
+        if self._worker is not None:
+            self._hand_over(self._worker)
         self.close()
         return self._hasher.digest()
 
     def close(self) -> None:
         """End the thread; does no harm a second time."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
+
+
+class _Worker:
+    """A thread that hashes what it is given, in order."""
+
+    def __init__(self, hasher: Hasher) -> None:
+        self._hasher = hasher
+        self._pieces: queue.SimpleQueue[list[bytes] | None] = queue.SimpleQueue()
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(_PENDING):
+            self._room.put(None)
+        self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
+        self._thread.start()
+
+    def hash(self, pieces: list[bytes]) -> None:
+        """Have pieces hashed, waiting until there is room for them."""
+        self._room.get()
+        self._pieces.put(pieces)
+
+    def end(self) -> None:
+        """Wait until all is hashed."""
+        self._pieces.put(None)
+        self._thread.join()
 
     def _run(self) -> None:
-        while (data := self._queue.get()) is not None:
-            self._hasher.update(data)
+        while (pieces := self._pieces.get()) is not None:
+            for piece in pieces:
+                self._hasher.update(piece)
+            self._room.put(None)
+
+
+def archived_file(content: bytes) -> bytes:
+    """Return the archive form of a file that is not executable."""
+    size = len(content)
+    head = nar.MAGIC.data + nar.REGULAR.data + size.to_bytes(8, "little")
+    return b"".join((head, content, nar.PADDINGS[size & 7], nar.CLOSE_ROOT.data))
 
 
 class ArchivedFileHasher:
@@ -75,7 +119,7 @@ class ArchivedFileHasher:
         self.nar_size = len(head_data) + size + len(self._tail)
 
     def update(self, data: bytes | memoryview) -> None:
-        """Hash some more of the contents; they may be overwritten after the call."""
+        """Hash some more of the contents; a memoryview is copied where that is needed."""
         self._hasher.update(data)
 
     def digest(self) -> Digest:

@@ -10,11 +10,12 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 
 from store.additions.incoming import Incoming
 from store.errors import FileError, NarError
 from store.hashes import Digest, HashAlgorithm, new_hasher
-from store.hashing import ArchivedFileHasher, BackgroundHasher
+from store.hashing import ArchivedFileHasher, BackgroundHasher, archived_file
 from store.links import MINIMUM_SIZE
 from store.nar.events import Content, Directory, DirectoryEnd, NarEvent, Regular
 from store.nar.reader import NarReader
@@ -23,6 +24,7 @@ from store.nar.restore import Restorer
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SECOND = 1_000_000_000
 _BLOCK = 1 << 18
+_STEP = 1 << 24
 
 LinkDigests = tuple[tuple[tuple[bytes, ...], Digest], ...]
 
@@ -118,7 +120,7 @@ class _Tree(Addition):
         self._reader = NarReader()
         self._restorer = Restorer(incoming.fd, self.name)
         self._links = _LinkHasher()
-        self._nar = new_hasher(HashAlgorithm.SHA256)
+        self._nar = BackgroundHasher(new_hasher(HashAlgorithm.SHA256))
         self._algorithm = algorithm
         self._other = (
             BackgroundHasher(new_hasher(algorithm))
@@ -129,10 +131,11 @@ class _Tree(Addition):
     def _take(self, data: memoryview) -> int:
         events = self._reader.feed(data)
         taken = len(data) - self._reader.excess
+        piece = bytes(data[:taken])
         if self._other is not None:
-            self._other.update(data[:taken])
+            self._other.update(piece)
+        self._nar.update(piece)
         self._links.apply(events)
-        self._nar.update(data[:taken])
         self._restorer.apply(events)
         self.finished = self._reader.finished
         return taken
@@ -149,6 +152,7 @@ class _Tree(Addition):
     def close(self) -> None:
         self._restorer.close()
         self._links.close()
+        self._nar.close()
         if self._other is not None:
             self._other.close()
 
@@ -214,29 +218,43 @@ class _File(Addition):
         self._flat = BackgroundHasher(new_hasher(algorithm))
         self._archived: ArchivedFileHasher | None = None
         self._size = 0
+        self._announced = 0
+        self._allocated = 0
         self._fd = os.open(self.name, _CREATE, 0o444, dir_fd=incoming.fd)
 
     def _begin(self, size: int) -> None:
+        self._announced = size
         self._archived = ArchivedFileHasher(size, executable=False)
 
     def _write(self, data: memoryview) -> None:
-        self._flat.update(data)
+        piece = bytes(data)
+        self._flat.update(piece)
         if self._archived is not None:
-            self._archived.update(data)
+            self._archived.update(piece)
         self._size += len(data)
         try:
+            self._allocate()
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError as error:
-            raise FileError(f"cannot write a file of the store: {error.strerror}") from error
+            raise _cannot_write(error) from error
+
+    def _allocate(self) -> None:
+        """Have the disk find room for a large file in large steps, which is faster.
+
+        Not for all of it at once: a size is only a claim until the bytes came.
+        """
+        if self._size > self._allocated and self._announced >= _STEP:
+            step = min(max(self._size, self._allocated + _STEP), self._announced)
+            os.posix_fallocate(self._fd, self._allocated, step - self._allocated)
+            self._allocated = step
 
     def _complete(self) -> Received:
         if self._archived is None:
             self._read_again()
         archived = self._archived
         assert archived is not None
-        os.fchmod(self._fd, 0o444)
-        os.utime(self._fd, ns=(_SECOND, _SECOND))
+        _make_canonical(self._fd)
         nar_hash = archived.digest()
         digest = Digest(self._algorithm, self._flat.digest())
         links = (((), nar_hash),) if self._size >= MINIMUM_SIZE else ()
@@ -245,8 +263,7 @@ class _File(Addition):
 
     def _read_again(self) -> None:
         """Hash the archive form, which begins with the size that was not known."""
-        self._begin(self._size)
-        assert self._archived is not None
+        self._archived = ArchivedFileHasher(self._size, executable=False)
         os.lseek(self._fd, 0, os.SEEK_SET)
         while data := os.read(self._fd, _BLOCK):
             self._archived.update(data)
@@ -304,3 +321,36 @@ class _PlainFile(_File):
         if self._expected is not None and not self.finished:
             raise NarError(f"{self._size} bytes came, where {self._expected} were announced")
         return self._complete()
+
+
+def write_text(dirfd: int, name: str, text: bytes) -> Received:
+    """Make a file of a text that is at hand.
+
+    Raises:
+        FileError: The system refuses.
+    """
+    archived = archived_file(text)
+    nar_hash = Digest(HashAlgorithm.SHA256, sha256(archived).digest())
+    try:
+        fd = os.open(name, _CREATE, 0o444, dir_fd=dirfd)
+        try:
+            rest = memoryview(text)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            _make_canonical(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _cannot_write(error) from error
+    links = (((), nar_hash),) if len(text) >= MINIMUM_SIZE else ()
+    return Received(nar_hash, nar_hash, len(archived), links)
+
+
+def _make_canonical(fd: int) -> None:
+    # The mode given at creation was cut by the process's umask.
+    os.fchmod(fd, 0o444)
+    os.utime(fd, ns=(_SECOND, _SECOND))
+
+
+def _cannot_write(error: OSError) -> FileError:
+    return FileError(f"cannot write a file of the store: {error.strerror}")

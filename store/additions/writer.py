@@ -16,7 +16,7 @@ import trio
 
 from locker.pathlocks import PathLocks
 from store.additions.incoming import Incoming
-from store.additions.received import Addition, Body, Received, receive
+from store.additions.received import Addition, Body, Received, receive, write_text
 from store.content_index import ContentIndex
 from store.database import NewItem, StoreDatabase
 from store.derivation_checks import DerivationChecker, read_text
@@ -142,22 +142,13 @@ class StoreWriter:
     async def _add_new_text(
         self, path: StorePath, text: bytes, references: frozenset[StorePath]
     ) -> None:
-        addition = receive(
-            self._incoming,
-            HashAlgorithm.SHA256,
-            recursive=False,
-            body=Body.PLAIN,
-            size=len(text),
-        )
+        name = self._incoming.new_name()
+        make = partial(write_text, self._incoming.fd, name, text)
         try:
-            if len(text) <= _SMALL:
-                received = _feed_whole(addition, text)
-            else:
-                received = await trio.to_thread.run_sync(_feed_whole, addition, text)
-            await self._place(path, addition, received, references, text)
+            received = make() if len(text) <= _SMALL else await trio.to_thread.run_sync(make)
+            await self._place(path, name, received, references, text)
         finally:
-            addition.close()
-            await self._incoming.discard(addition.name)
+            await self._incoming.discard(name)
 
     def begin_addition(
         self,
@@ -202,7 +193,7 @@ class StoreWriter:
             path = self._directory.fixed_output_path(name, recursive, received.digest)
             await roots.add(path)
             if not self._database.is_valid(path):
-                await self._place(path, addition, received)
+                await self._place(path, addition.name, received)
             self._index.record(received.digest, path, recursive=recursive)
         finally:
             await self.abandon(addition)
@@ -216,23 +207,27 @@ class StoreWriter:
     async def _place(
         self,
         path: StorePath,
-        addition: Addition,
+        name: str,
         received: Received,
         references: frozenset[StorePath] = frozenset(),
         text: bytes | None = None,
     ) -> None:
         """Put an item into place and register it, under its lock."""
-        async with self._locks.hold([path]) as lease:
+        lease = await self._locks.acquire((path,))
+        try:
             lease.delete_on_release()
-            if not self._database.is_valid(path):
-                outputs: Mapping[str, StorePath] = {}
-                if is_derivation(path):
-                    text = text if text is not None else self._read_text(addition)
-                    outputs = await self._check_derivation(path, text, references)
-                await self._share_files(addition.name, received)
-                place(self._incoming.fd, addition.name, self.store_fd, path[self._prefix :])
-                info = PathInfo(path, received.nar_hash, received.nar_size, references)
-                await self._register(NewItem(info, outputs))
+            if self._database.is_valid(path):
+                return
+            outputs: Mapping[str, StorePath] = {}
+            if is_derivation(path):
+                outputs = await self._check_derivation(path, name, references, text)
+            if self._links is not None and received.links:
+                await self._share_files(self._links, name, received)
+            place(self._incoming.fd, name, self.store_fd, path[self._prefix :])
+            info = PathInfo(path, received.nar_hash, received.nar_size, references)
+            await self._register(NewItem(info, outputs))
+        finally:
+            await lease.release()
 
     async def _register(self, item: NewItem) -> None:
         try:
@@ -245,28 +240,20 @@ class StoreWriter:
             raise
 
     async def _check_derivation(
-        self, path: StorePath, text: bytes, references: frozenset[StorePath]
+        self, path: StorePath, name: str, references: frozenset[StorePath], text: bytes | None
     ) -> Mapping[str, StorePath]:
+        if text is None:
+            try:
+                text = read_text(self._incoming.fd, name)
+            except OSError as error:
+                raise DerivationError(f"a derivation must be a file: {error.strerror}") from error
         if self._checker.is_quick(references, len(text)):
             return self._checker.check(path, text)
         return await trio.to_thread.run_sync(self._checker.check, path, text)
 
-    def _read_text(self, addition: Addition) -> bytes:
-        try:
-            return read_text(self._incoming.fd, addition.name)
-        except OSError as error:
-            raise DerivationError(f"a derivation must be a file: {error.strerror}") from error
-
-    async def _share_files(self, name: str, received: Received) -> None:
-        if self._links is None or not received.links:
-            return
-        share = partial(self._links.deduplicate_tree, self._incoming.fd, name, received.links)
+    async def _share_files(self, links: Links, name: str, received: Received) -> None:
+        share = partial(links.deduplicate_tree, self._incoming.fd, name, received.links)
         if len(received.links) == 1:
             share()
         else:
             await trio.to_thread.run_sync(share)
-
-
-def _feed_whole(addition: Addition, text: bytes) -> Received:
-    addition.feed(memoryview(text))
-    return addition.end()
