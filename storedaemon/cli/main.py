@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The command line without the program's name; by default the process's.
     """
-    options = make_parser().parse_args(arguments)
+    options = parse(arguments)
     try:
         code = _run(options)
         sys.stdout.flush()
@@ -37,6 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StoreError, OSError) as error:
         return report(error)
     return code
+
+
+def parse(arguments: Sequence[str] | None) -> Namespace:
+    """Read the command line; ends the process where it is wrong, as argparse does.
+
+    Operands may stand on both sides of options: argparse alone takes a list of
+    them in one piece only.
+    """
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    operands = vars(options).get("targets") or vars(options).get("paths")
+    if rest and (operands is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest and operands is not None:
+        operands += rest
+    return options
 
 
 def _run(options: Namespace) -> int:

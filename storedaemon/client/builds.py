@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A build as its client sees it: events while it goes on, then what came of it."""
+"""A build as its client sees it: events while it goes on, then what came of it; and its log."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,24 @@ from builder.options import BuildMode
 from store.paths import StorePath
 from storedaemon.client.connection import Exchange
 from storedaemon.wire.native.events import UnknownEvent, parse_event
-from storedaemon.wire.native.messages import Event
+from storedaemon.wire.native.messages import Chunk, Event
+
+
+class Log:
+    """A build log that is being read: iterate over it for its pieces."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def __aiter__(self) -> "Log":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while (message := await self._exchange.next()) is not None:
+            if isinstance(message, Chunk):
+                return message.data
+        await self._exchange.result()
+        raise StopAsyncIteration
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +60,14 @@ class Build:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    async def __aiter__(self) -> AsyncIterator[BuildEvent | UnknownEvent]:
-        async for message in self._exchange.stream():
+    def __aiter__(self) -> "Build":
+        return self
+
+    async def __anext__(self) -> BuildEvent | UnknownEvent:
+        while (message := await self._exchange.next()) is not None:
             if isinstance(message, Event):
-                yield parse_event(message.event, message.fields)
+                return parse_event(message.event, message.fields)
+        raise StopAsyncIteration
 
     async def outputs(self) -> Mapping[StorePath, Mapping[str, StorePath]]:
         """Wait for the end; give the outputs of each derivation asked for, by name.

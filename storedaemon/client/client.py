@@ -22,10 +22,10 @@ from store.hashes import HashAlgorithm
 from store.info import PathInfo
 from store.paths import StoreDirectory, StorePath
 from storedaemon.client import uploads
-from storedaemon.client.builds import Build, BuildWishes
+from storedaemon.client.builds import Build, BuildWishes, Log
 from storedaemon.client.connection import Link, open_link
 from storedaemon.descriptions import DerivationDescription
-from storedaemon.wire.native.messages import Chunk, Event, ServerHello
+from storedaemon.wire.native.messages import Event, ServerHello
 from storedaemon.wire.native.records import (
     Goal,
     description_map,
@@ -181,17 +181,10 @@ class Client:
             yield Build(exchange)
 
     @contextlib.asynccontextmanager
-    async def log(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def log(self, path: str) -> AsyncIterator[Log]:
         """Read the log of a derivation's last build, in pieces."""
         async with self._link.exchange("log", {"path": path}) as exchange:
-
-            async def pieces() -> AsyncIterator[bytes]:
-                async for message in exchange.stream():
-                    if isinstance(message, Chunk):
-                        yield message.data
-                await exchange.result()
-
-            yield pieces()
+            yield Log(exchange)
 
     async def goals(self) -> list[Goal]:
         """Ask what the daemon builds, and what waits."""
@@ -217,7 +210,7 @@ class Client:
     async def _paths(self, method: str, **params: Any) -> list[StorePath]:
         paths: list[StorePath] = []
         async with self._link.exchange(method, params) as exchange:
-            async for message in exchange.stream():
+            while (message := await exchange.next()) is not None:
                 if isinstance(message, Event) and message.event == "paths":
                     paths += message.fields["paths"]
             paths += (await exchange.result())["paths"]

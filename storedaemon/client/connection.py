@@ -198,27 +198,28 @@ class Exchange:
         self.answer: messages.Reply | messages.Failure | None = None
         self._link = link
         self._id = request
+        self._taken = 0
 
     @property
     def answered(self) -> bool:
         """Whether the daemon is done with the request."""
         return self.answer is not None
 
-    async def stream(self) -> AsyncIterator[messages.Event | messages.Chunk]:
-        """Give events and chunks as they come, up to the answer.
+    async def next(self) -> messages.Event | messages.Chunk | None:
+        """Give the next event or chunk when it comes; None once there is an answer.
 
         Each is credited when the next is asked for: who takes them slowly slows
         the daemon down instead of filling memory.
         """
-        while True:
-            await self._link.wait_until(lambda: self.inbox or self.answered)
-            if not self.inbox:
-                return
-            message, length = self.inbox.popleft()
-            yield message
-            credit = self._link.connection.consumed(self._id, length)
-            if credit and not self.answered:
-                await self._link.send(messages.Credit(self._id, credit))
+        credit = self._link.connection.consumed(self._id, self._taken)
+        self._taken = 0
+        if credit and not self.answered:
+            await self._link.send(messages.Credit(self._id, credit))
+        await self._link.wait_until(lambda: self.inbox or self.answered)
+        if not self.inbox:
+            return None
+        message, self._taken = self.inbox.popleft()
+        return message
 
     async def result(self) -> Mapping[str, Any]:
         """Wait for the answer; what is streamed before it is dropped.
@@ -226,7 +227,7 @@ class Exchange:
         Raises:
             DaemonError: The daemon answered with an error.
         """
-        async for _message in self.stream():
+        while await self.next() is not None:
             pass
         match self.answer:
             case messages.Failure(_, reason, text, details):

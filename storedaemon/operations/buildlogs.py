@@ -5,7 +5,7 @@ import bz2
 import contextlib
 import os
 import zlib
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator
 from typing import Protocol
 
 import trio
@@ -48,10 +48,30 @@ class _Plain:
         return data
 
 
+class LogReader:
+    """A log that is being read, in pieces; every read happens in a thread.
+
+    Args:
+        name: The log's file.
+        fd: The file, opened; closed by `close`.
+    """
+
+    def __init__(self, name: str, fd: int) -> None:
+        self._fd = fd
+        self._pieces = _decompress(fd, name)
+
+    async def next_piece(self) -> bytes:
+        """Give the next piece; none at the end."""
+        return await trio.to_thread.run_sync(next, self._pieces, b"")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._pieces.close()
+        os.close(self._fd)
+
+
 @contextlib.asynccontextmanager
-async def open_log(
-    services: Services, _session: Session, path: str
-) -> AsyncIterator[AsyncIterator[bytes]]:
+async def open_log(services: Services, _session: Session, path: str) -> AsyncIterator[LogReader]:
     """Open the log of a derivation's last build, decompressed.
 
     Args:
@@ -68,12 +88,11 @@ async def open_log(
     if name is None:
         raise StoreError(f"there is no log of a build of `{drv}'", reason="no-log")
     fd = await trio.to_thread.run_sync(os.open, name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    pieces = _decompress(fd, name)
+    reader = LogReader(name, fd)
     try:
-        yield _in_thread(pieces)
+        yield reader
     finally:
-        pieces.close()
-        os.close(fd)
+        reader.close()
 
 
 def _derivation(services: Services, path: StorePath) -> StorePath:
@@ -83,11 +102,6 @@ def _derivation(services: Services, path: StorePath) -> StorePath:
     if deriver is None:
         raise StoreError(f"nobody knows which derivation made `{path}'", reason="no-log")
     return deriver
-
-
-async def _in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while piece := await trio.to_thread.run_sync(next, pieces, b""):
-        yield piece
 
 
 def _decompress(fd: int, name: str) -> Generator[bytes]:

@@ -6,11 +6,11 @@ from enum import Enum
 
 import trio
 
-from store.additions.received import Addition, Body
+from store.additions import Addition, Body
 from store.errors import NarError
 from store.hashes import HashAlgorithm
-from store.paths import StorePath
-from storedaemon.operations import descriptions
+from store.paths import MAX_NAME_LENGTH as MAX_NAME
+from storedaemon.operations import additions, descriptions
 from storedaemon.sessions.native_call import Call, Result
 from storedaemon.wire.native.connection import MAX_TEXT
 from storedaemon.wire.native.faults import RequestError
@@ -28,29 +28,29 @@ _METHODS: Mapping[str, _Method] = {method.value: method for method in _Method}
 async def add_text(call: Call) -> Result:
     """Add a text with its references."""
     params = call.params
-    name = params.text("name", limit=256)
-    references = _parse_all(call, params.texts("references", []))
+    name = params.text("name", limit=MAX_NAME)
+    references = params.texts("references", [])
     text = params.content("text") if params.has("text") else await _whole_body(call)
-    path = await call.services.writer.add_text(call.session.roots, name, text, references)
-    return {"path": path}
+    return {"path": await additions.add_text(call.services, call.session, name, text, references)}
 
 
 async def add(call: Call) -> Result:
     """Add a file or a tree that is named after its hash."""
     params = call.params
-    name = params.text("name", limit=256)
+    name = params.text("name", limit=MAX_NAME)
     recursive = params.choice("method", _METHODS, "recursive") is _Method.RECURSIVE
-    algorithm = HashAlgorithm.parse(params.text("algorithm", "sha256", limit=32))
-    size = None if recursive else params.optional_number("size")
-    body = Body.NAR if recursive else Body.PLAIN
-    writer = call.services.writer
-    addition = writer.begin_addition(algorithm, recursive=recursive, body=body, size=size)
-    try:
-        async for pieces in call.body():
+    receiving = additions.receiving(
+        call.services,
+        call.session,
+        params.text("algorithm", HashAlgorithm.SHA256, limit=MAX_NAME),
+        recursive=recursive,
+        body=Body.NAR if recursive else Body.PLAIN,
+        size=None if recursive else params.optional_number("size"),
+    )
+    async with receiving as addition:
+        while pieces := await call.next_of_body():
             await trio.to_thread.run_sync(_feed, addition, pieces)
-        return {"path": await writer.commit(call.session.roots, addition, name)}
-    finally:
-        await writer.abandon(addition)
+        return {"path": await additions.commit(call.services, call.session, addition, name)}
 
 
 async def add_derivation(call: Call) -> Result:
@@ -69,13 +69,9 @@ def _feed(addition: Addition, pieces: list[bytes]) -> None:
 
 async def _whole_body(call: Call) -> bytes:
     text = bytearray()
-    async for pieces in call.body():
+    while pieces := await call.next_of_body():
         for piece in pieces:
             text += piece
         if len(text) > MAX_TEXT:
             raise RequestError("too-large", f"a text of more than {MAX_TEXT} bytes")
     return bytes(text)
-
-
-def _parse_all(call: Call, texts: list[str]) -> list[StorePath]:
-    return [call.services.directory.parse(text) for text in texts]

@@ -2,7 +2,7 @@
 """One request of a native client while it is served: its parameters, its body, its stream."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import trio
@@ -40,6 +40,7 @@ class Call:
         "_connection",
         "_credited",
         "_fed",
+        "_given",
         "_sender",
         "id",
         "method",
@@ -66,6 +67,7 @@ class Call:
         self._connection = connection
         self._sender = sender
         self._body: deque[tuple[bytes, int]] = deque()
+        self._given = 0
         self._complete = False
         self._fed = trio.lowlevel.ParkingLot()
         self._credited = trio.lowlevel.ParkingLot()
@@ -84,21 +86,21 @@ class Call:
         """Note that the client gave credit."""
         self._credited.unpark_all()
 
-    async def body(self) -> AsyncIterator[list[bytes]]:
-        """Give the body as it comes: each time all that is there.
+    async def next_of_body(self) -> list[bytes]:
+        """Give all of the body that is there; wait for some where none is. Empty at its end.
 
-        Credit is given when more is asked for, so that whoever uses it slowly
-        slows the client down and fills no memory.
+        Credit for what was given is returned when more is asked for, so that
+        whoever uses a body slowly slows the client down and fills no memory.
         """
-        while True:
-            while not self._body and not self._complete:
-                await self._fed.park()
-            if not self._body:
-                return
-            taken = list(self._body)
-            self._body.clear()
-            yield [data for data, _ in taken]
-            await self._give_credit(sum(length for _, length in taken))
+        if self._given:
+            given, self._given = self._given, 0
+            await self._give_credit(given)
+        while not self._body and not self._complete:
+            await self._fed.park()
+        taken = list(self._body)
+        self._body.clear()
+        self._given = sum(length for _, length in taken)
+        return [data for data, _ in taken]
 
     async def send_events(self, event: BuildEvent) -> None:
         """Tell the client of a build event, once its window has room."""

@@ -149,8 +149,8 @@ def _session_for(call: Call) -> Session:
 async def _log(call: Call) -> Result:
     path = call.params.text("path")
     size = 0
-    async with buildlogs.open_log(call.services, call.session, path) as pieces:
-        async for piece in pieces:
+    async with buildlogs.open_log(call.services, call.session, path) as log:
+        while piece := await log.next_piece():
             size += len(piece)
             await call.send_chunk(piece)
     return {"size": size}

@@ -144,7 +144,7 @@ def goal_map(view: Any) -> dict[str, Any]:
         "mode": view.mode,
         "state": view.state,
         "waits-for": view.waits_for,
-        "age": float(view.age),
+        "age": round(view.age, 3),
         "pid": view.pid,
         "log-file": view.log_file,
         "clients": [

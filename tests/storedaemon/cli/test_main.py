@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from storedaemon.cli.main import main, single_cause
+from storedaemon.cli.main import main, parse, single_cause
 from storedaemon.cli.parser import make_parser
 from storedaemon.option_table import OPTIONS
 from storedaemon.version import VERSION
@@ -74,9 +74,17 @@ def test_common_options_stand_before_and_after_the_command():
     assert parser.parse_args(["ps"]).socket is None
 
 
+def test_operands_stand_on_both_sides_of_options():
+    """A recipe file first, then options, then names of recipes: people write it so."""
+    options = parse(["build", "r.toml", "--timeout", "3", "a", "-q", "b"])
+    assert options.targets == ["r.toml", "a", "b"]
+    assert (options.timeout, options.quiet) == (3, True)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["build", "x", "--nonsense"],
         [],
         ["nonsense"],
         ["build"],
