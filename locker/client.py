@@ -165,8 +165,8 @@ class Locker:
             if request is not None:
                 request.arrived.set()
         self._requests.clear()
-        while self._questions:
-            self._questions.popleft().close()
+        for question in self._questions:
+            question.close()
 
     @contextlib.asynccontextmanager
     async def hold(self, files: Sequence[int], *, shared: bool = False) -> AsyncIterator[Lease]:
@@ -239,14 +239,18 @@ class Locker:
         Raises:
             ChannelClosedError: The locker is gone.
         """
-        answer_to, answer = trio.open_memory_channel[GetStatisticsReply](1)
-        self._questions.append(answer_to)
-        await self._send_uncancelled(GetStatistics())
-        try:
-            with answer:
+        question, answer = trio.open_memory_channel[GetStatisticsReply](1)
+        self._questions.append(question)
+        with answer:
+            try:
+                await self._channel.send(GetStatistics())
+            except BaseException:
+                self._questions.remove(question)
+                raise
+            try:
                 return await answer.receive()
-        except trio.EndOfChannel as error:
-            raise ChannelClosedError("the locker is gone") from error
+            except trio.EndOfChannel as error:
+                raise ChannelClosedError("the locker is gone") from error
 
     async def _acquire(
         self, names: Sequence[object], batches: Batches, manner: _Manner
