@@ -133,7 +133,7 @@ class _Deletion:
             try:
                 status = os.lstat(name, dir_fd=dirfd)
                 if stat.S_ISDIR(status.st_mode):
-                    return _open_with_rights(dirfd, name)
+                    return open_with_rights(dirfd, name)
                 os.unlink(name, dir_fd=dirfd)
             except FileNotFoundError:
                 return None
@@ -177,8 +177,11 @@ class _Deletion:
         top.names.append(new)
 
 
-def _open_with_rights(dirfd: int, name: str) -> int:
-    """Open a directory such that its entries can be listed and deleted."""
+def open_with_rights(dirfd: int, name: str) -> int:
+    """Open a directory, no mount point, such that its entries can be listed and changed.
+
+    One that does not let us is given mode 0700, if it is ours.
+    """
     try:
         fd = open_directory(dirfd, name, cross_mounts=False)
     except PermissionError:

@@ -1,148 +1,122 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Canonical metadata: what a builder left becomes what every store item is like.
+"""The metadata of store items, which are the same whoever made them, wherever and when.
 
-Mode 0444 or 0555, time of modification 1, owned by the daemon, no access-control
-lists, no attributes of a user's. The tree is gone through by descriptors, from
-the top, so that directories that shut their owner out are opened up in time.
-
-A builder could have linked somebody else's file into its output, so a file must
-belong to the build user. One that was given to the daemon a moment ago, under
-another name in outputs of the same build, is as it should be already.
+Mode 0444 or 0555, time of modification 1, our own user and group, no extended
+attribute, so no access-control list either: what an archive does not tell,
+nobody shall see. Everything works on descriptors; whoever walks a tree calls
+`Canonicaliser` for what it has opened, or lets `canonicalise` walk.
 """
 
 import errno
 import os
 import stat
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
 
 from store.errors import FileError
-from store.nar.reader import DEFAULT_LIMITS
+from store.files import walk_opened
 from store.syscalls import chown_opened, set_times_opened
 
-MTIME: Final = 1
-"""The time of modification of everything in the store, in seconds since the epoch."""
-
-_OPEN_PATH: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_SUPPORTED: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
-_FOREIGN_ATTRIBUTES: Final = ("user.", "system.posix_acl_")
-_NO_ATTRIBUTES: Final = (errno.ENOTSUP, errno.ENODATA, errno.EPERM)
-
-Inode = tuple[int, int]
-
-
-@dataclass(slots=True)
-class _Level:
-    """An open directory, its path for messages, and the entries still to come."""
-
-    fd: int
-    path: str
-    names: list[str]
+MODIFIED = 1
+_SECOND = 1_000_000_000
+_NO_ATTRIBUTES = (errno.ENOTSUP, errno.ENOSYS)
+# Set by the system on every file, and not for us to remove.
+_KEPT_ATTRIBUTES = ("security.selinux", "system.nfs4_acl")
 
 
 class Canonicaliser:
-    """Makes trees canonical.
+    """Gives what belongs to a builder to us, with canonical metadata.
+
+    One serves all outputs of a build, which may have hard links in common.
 
     Args:
-        owner: The user that everything must belong to; None for anybody.
-
-    One object serves all outputs of a build, which may share inodes.
+        owner: Whom everything must belong to before; None where that does not
+            matter. A hard link to somebody else's file must not change hands.
     """
 
-    def __init__(self, owner: int | None) -> None:
+    def __init__(self, owner: int | None = None) -> None:
         self._owner = owner
-        self._ours = (os.geteuid(), os.getegid())
-        self._done: set[Inode] = set()
-        self._levels: list[_Level] = []
+        self._uid, self._gid = os.geteuid(), os.getegid()
+        self._seen: set[tuple[int, int]] = set()
 
-    def canonicalise(self, dirfd: int, name: str, path: str) -> None:
-        """Make an entry of a directory, and all below it, canonical.
+    def claim(self, status: os.stat_result, path: str) -> bool:
+        """Check that something may be changed; tell whether that is still to be done.
 
-        Args:
-            dirfd: The directory; nobody else may be able to change what is in it.
-            name: The entry.
-            path: What messages call it.
+        It is not for a second link to a file that was changed before.
 
         Raises:
-            FileError: A file has another owner (reason ``ownership``), a type that the
-                store cannot hold (``unsupported-type``), or lies too deep (``depth``).
-            OSError: Metadata cannot be changed.
+            FileError: It belongs to somebody else (reason ``invalid-ownership``), or is
+                no file, directory or link (reason ``unsupported-type``).
         """
-        try:
-            self._enter(dirfd, name, path)
-            while self._levels:
-                level = self._levels[-1]
-                if level.names:
-                    entry = level.names.pop()
-                    self._enter(level.fd, entry, f"{level.path}/{entry}")
-                else:
-                    os.close(self._levels.pop().fd)
-        finally:
-            while self._levels:
-                os.close(self._levels.pop().fd)
-
-    def _enter(self, dirfd: int, name: str, path: str) -> None:
-        fd = os.open(name, _OPEN_PATH, dir_fd=dirfd)
-        try:
-            status = os.fstat(fd)
-            if stat.S_IFMT(status.st_mode) not in _SUPPORTED:
-                raise FileError(f"file `{path}' has an unsupported type", reason="unsupported-type")
-            if self._is_done(status, path):
-                return
-            self._normalise(fd, status)
-        finally:
-            os.close(fd)
-        if stat.S_ISDIR(status.st_mode):
-            self._descend(dirfd, name, path)
-
-    def _is_done(self, status: os.stat_result, path: str) -> bool:
-        inode = (status.st_dev, status.st_ino)
-        if inode in self._done:
-            return True
+        if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+            raise unsupported_type(path)
+        inode = status.st_dev, status.st_ino
         if self._owner is not None and status.st_uid != self._owner:
-            raise FileError(f"invalid ownership on file `{path}'", reason="ownership")
-        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-            self._done.add(inode)
-        return False
+            if inode in self._seen and not stat.S_ISDIR(status.st_mode):
+                return False
+            raise FileError(f"invalid ownership on file `{path}'", reason="invalid-ownership")
+        self._seen.add(inode)
+        return True
 
-    def _normalise(self, fd: int, status: os.stat_result) -> None:
-        # In this order: a change of owner clears bits of the mode.
-        if (status.st_uid, status.st_gid) != self._ours:
-            chown_opened(fd, *self._ours)
-        if not stat.S_ISLNK(status.st_mode):
-            _remove_attributes(fd)
-            mode = _canonical_mode(status.st_mode)
-            if stat.S_IMODE(status.st_mode) != mode or (status.st_uid, status.st_gid) != self._ours:
-                os.chmod(f"/proc/self/fd/{fd}", mode)
-        if status.st_mtime_ns != MTIME * 1_000_000_000:
-            set_times_opened(fd, MTIME, MTIME)
+    def settle(self, fd: int | str, status: os.stat_result) -> None:
+        """Give canonical metadata to a file or directory.
 
-    def _descend(self, dirfd: int, name: str, path: str) -> None:
-        if len(self._levels) == DEFAULT_LIMITS.depth:
-            raise FileError(
-                f"`{path}' lies more than {DEFAULT_LIMITS.depth} directories deep", reason="depth"
-            )
-        fd = os.open(name, _OPEN_DIRECTORY, dir_fd=dirfd)
-        self._levels.append(_Level(fd, path, []))
-        self._levels[-1].names = os.listdir(fd)
+        Args:
+            fd: What is open, or its name in /proc if it is open for its path alone.
+            status: Its present metadata.
+        """
+        # The owner first: whoever is not the owner cannot change the mode back.
+        if (status.st_uid, status.st_gid) != (self._uid, self._gid):
+            os.chown(fd, self._uid, self._gid)
+        wanted = canonical_mode(status.st_mode)
+        if stat.S_IMODE(status.st_mode) != wanted:
+            os.chmod(fd, wanted)
+        _remove_attributes(fd)
+        if status.st_mtime_ns != MODIFIED * _SECOND:
+            os.utime(fd, ns=(status.st_atime_ns, MODIFIED * _SECOND))
+
+    def settle_link(self, fd: int, status: os.stat_result) -> None:
+        """Give canonical metadata to a symbolic link that is open for its path."""
+        if (status.st_uid, status.st_gid) != (self._uid, self._gid):
+            chown_opened(fd, self._uid, self._gid)
+        if status.st_mtime_ns != MODIFIED * _SECOND:
+            set_times_opened(fd, int(status.st_atime), MODIFIED)
 
 
-def _canonical_mode(mode: int) -> int:
+def canonical_mode(mode: int) -> int:
+    """Return the permissions that something of a mode gets in the store."""
     return 0o555 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0o444
 
 
-def _remove_attributes(fd: int) -> None:
-    # The name works on what was opened for its path alone, as a descriptor does not.
-    name = f"/proc/self/fd/{fd}"
+def canonicalise(dirfd: int, name: str, canonicaliser: Canonicaliser) -> None:
+    """Give canonical metadata to an entry of a directory and all below it.
+
+    Raises:
+        FileError: As `Canonicaliser.claim`; what was visited before has changed.
+        OSError: Something cannot be changed.
+    """
+
+    def visit(fd: int, status: os.stat_result, path: str) -> None:
+        if not canonicaliser.claim(status, path):
+            return
+        if stat.S_ISLNK(status.st_mode):
+            canonicaliser.settle_link(fd, status)
+        else:
+            canonicaliser.settle(f"/proc/self/fd/{fd}", status)
+
+    walk_opened(dirfd, name, visit)
+
+
+def unsupported_type(path: str) -> FileError:
+    """Make the error for what no archive can hold."""
+    return FileError(f"file `{path}' has an unsupported type", reason="unsupported-type")
+
+
+def _remove_attributes(fd: int | str) -> None:
     try:
-        attributes = os.listxattr(name)
+        names = os.listxattr(fd)
     except OSError as error:
         if error.errno in _NO_ATTRIBUTES:
             return
         raise
-    for attribute in attributes:
-        if attribute.startswith(_FOREIGN_ATTRIBUTES):
-            with suppress(FileNotFoundError):
-                os.removexattr(name, attribute)
+    for name in names:
+        if name not in _KEPT_ATTRIBUTES:
+            os.removexattr(fd, name)

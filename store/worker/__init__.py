@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Store workers: processes for work that is the size of a file, one a core.
+"""Store workers: processes that do what has the size of a file, one request at a time.
 
-They seal outputs, hash and delete; Python's lock would hold up the event loop if
-threads of the daemon searched for references.
+`messages` is what both ends say, `main` the worker, `client` the daemon's pool.
 """

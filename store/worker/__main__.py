@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run a store worker: `python -m store.worker`, by `locker.start.start_helper`."""
+"""`python -m store.worker`: a store worker; see `store.worker.main`."""
+
+import sys
 
 from store.worker.main import main
 
-main()
+sys.exit(main())

@@ -1,144 +1,266 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The daemon's side of the store workers: a pool that hands out one request at a time to each.
+"""The daemon's pool of store workers.
 
-Entry points: `start_workers` before the daemon has threads, then `StoreWorkers`.
+A request goes to the first worker that is free, in the order of asking. Whoever
+gives up waiting leaves the worker to finish, and its answer is dropped. Entry
+points: `StoreWorkers.run` as a task, then its other coroutines.
 """
 
-import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 import trio
 
 from locker.aio import AsyncChannel
-from locker.start import StartedHelper, start_helper
+from locker.errors import ChannelClosedError
+from locker.start import StartedHelper
 from store.errors import StoreError
 from store.hashes import Digest, HashAlgorithm
-from store.sealing import ContentMismatchError
+from store.placing import place
 from store.worker.messages import (
     CODEC,
-    Deleted,
     DeleteTree,
-    HashedPath,
-    HashMismatch,
+    Failure,
     HashPath,
-    Refused,
-    Reply,
-    Request,
-    SealedOutputs,
+    OutputToSeal,
+    SealedOutput,
     SealOutputs,
 )
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+class WorkerError(StoreError):
+    """A worker could not fulfil a request.
+
+    Attributes:
+        output: The name of the output that is to blame; empty for none.
+        actual: Where the reason is ``hash-mismatch``, the hash found.
+    """
+
+    default_reason = "worker"
+
+    def __init__(self, failure: Failure, actual: Digest | None = None) -> None:
+        super().__init__(failure.message, reason=failure.reason)
+        self.output = failure.output
+        self.actual = actual
 
 
-def start_workers(count: int) -> list[StartedHelper]:
-    """Start worker processes; must come before this process's first thread."""
-    return [start_helper("store.worker") for _ in range(count)]
+class _Request:
+    """A request that a worker has; no reply after it is done means that the worker is gone."""
+
+    __slots__ = ("done", "reply")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.reply: Any = None
+
+
+class _Worker:
+    __slots__ = ("channel", "request")
+
+    def __init__(self, channel: AsyncChannel) -> None:
+        self.channel = channel
+        self.request: _Request | None = None
+
+
+class _Waiter:
+    """A task in line for a worker; none after it is woken means that all are gone."""
+
+    __slots__ = ("woken", "worker")
+
+    def __init__(self) -> None:
+        self.woken = trio.Event()
+        self.worker: _Worker | None = None
 
 
 class StoreWorkers:
-    """Store workers, each doing one thing at a time; requests are taken in their order.
-
-    A request that was sent is waited for even when its caller is cancelled: what
-    it does to files cannot be taken back half-way.
+    """Has work done by store workers.
 
     Args:
-        channels: One to each worker, with `messages.CODEC`.
+        helpers: The workers, started as ``store.worker``.
     """
 
-    def __init__(self, channels: Iterable[AsyncChannel]) -> None:
-        self._channels = list(channels)
-        self._free = list(self._channels)
-        # A trio semaphore wakes those who wait in their order.
-        self._slots = trio.Semaphore(len(self._channels))
+    def __init__(self, helpers: Sequence[StartedHelper]) -> None:
+        self._workers = [_Worker(AsyncChannel(helper.socket, CODEC)) for helper in helpers]
+        self._idle = deque(self._workers)
+        self._waiters: deque[_Waiter] = deque()
 
-    @classmethod
-    def from_helpers(cls, helpers: Iterable[StartedHelper]) -> "StoreWorkers":
-        """Make a pool of processes that `start_workers` started."""
-        return cls(AsyncChannel(helper.socket, CODEC) for helper in helpers)
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Receive answers until cancelled, or until the last worker is gone."""
+        async with trio.open_nursery() as nursery:
+            for worker in self._workers:
+                nursery.start_soon(self._receive, worker)
+            task_status.started()
 
     def close(self) -> None:
-        """Close the channels, which ends the workers."""
-        for channel in self._channels:
-            channel.close()
+        """Close all channels: workers end when they have done what they do."""
+        for worker in self._workers:
+            worker.channel.close()
 
-    async def seal(
-        self, request: SealOutputs, left: int, private: int, store: int
-    ) -> SealedOutputs:
-        """Have outputs sealed.
+    async def seal_outputs(
+        self,
+        request: SealOutputs,
+        *,
+        outputs_fd: int,
+        private_fd: int,
+        links_fd: int | None,
+        store_fd: int | None = None,
+    ) -> tuple[SealedOutput, ...]:
+        """Seal the outputs of a build, and move them into the store.
 
-        Args:
-            request: What, and how.
-            left: The directory the builder left them in.
-            private: A directory nobody else can enter, on the store's file system.
-            store: The store.
-
-        Raises:
-            ContentMismatchError: A fixed output has other content than was stated.
-            StoreError: An output is not acceptable; the reason tells why.
-        """
-        reply = await self._ask(request, (left, private, store))
-        if isinstance(reply, HashMismatch):
-            fixed = {each.path: each.fixed for each in request.outputs}[reply.path]
-            assert fixed is not None, "only a fixed output can be another than was stated"
-            raise ContentMismatchError(reply.path, fixed, reply.actual)
-        assert isinstance(reply, SealedOutputs)
-        return reply
-
-    async def delete(self, path: str) -> int:
-        """Delete a tree, as far as it exists; return the bytes of disk freed.
+        Moving is done here, after all are sealed, without a checkpoint: whoever
+        is cancelled has either moved nothing or gets the result.
 
         Args:
-            path: Absolute; what is above its last component must be ours alone.
+            request: What to seal.
+            outputs_fd: The directory of outputs.
+            private_fd: A directory that only we can reach, on the store's file
+                system; copies are made there.
+            links_fd: The deduplicated files; None for no deduplication.
+            store_fd: The store; the caller holds the lock of each output and knows
+                that none is valid. None to leave outputs where they are.
 
         Raises:
-            StoreError: Something could not be deleted.
+            WorkerError: An output is not what it must be, or the system refuses.
         """
-        with _parent(path) as (fd, name):
-            reply = await self._ask(DeleteTree(name), (fd,))
-        assert isinstance(reply, Deleted)
-        return reply.freed
+        fds = [outputs_fd, private_fd] + ([links_fd] if links_fd is not None else [])
+        reply = await self._call(request, fds)
+        if reply.failure is not None:
+            raise _seal_error(request, reply.failure)
+        if store_fd is not None:
+            for output in request.outputs:
+                source = private_fd if output.copy else outputs_fd
+                _place(source, output, store_fd)
+        sealed: tuple[SealedOutput, ...] = reply.outputs
+        return sealed
 
-    async def hash(
-        self, path: str, algorithm: HashAlgorithm = HashAlgorithm.SHA256
+    async def delete_tree(self, dirfd: int, name: str, *, kept_links: int = 0) -> int:
+        """Delete an entry of a directory and all below it; see `store.files.delete_tree`.
+
+        Raises:
+            WorkerError: Something could not be deleted.
+        """
+        reply = await self._call(DeleteTree(name, kept_links), [dirfd])
+        freed: int = _checked(reply).freed
+        return freed
+
+    async def hash_path(
+        self,
+        dirfd: int,
+        name: str,
+        algorithm: HashAlgorithm = HashAlgorithm.SHA256,
+        *,
+        recursive: bool = True,
     ) -> tuple[Digest, int]:
-        """Return the hash and the size in bytes of the archive form of what lies at a path.
+        """Hash the archive form of an entry of a directory, or a file's bytes; give the size too.
 
         Raises:
-            StoreError: It is not there, or not what an archive can hold.
+            WorkerError: It cannot be read, or is no file where one is meant.
         """
-        with _parent(path) as (fd, name):
-            reply = await self._ask(HashPath(name, algorithm), (fd,))
-        assert isinstance(reply, HashedPath)
+        reply = _checked(await self._call(HashPath(name, algorithm.value, recursive), [dirfd]))
         return Digest(algorithm, reply.digest), reply.size
 
-    async def _ask(self, request: Request, fds: Sequence[int]) -> Reply:
-        async with self._borrowed() as channel:
-            with trio.CancelScope(shield=True):
-                await channel.send(request, fds)
-                reply: Reply
-                reply, _ = await channel.receive()
-        if isinstance(reply, Refused):
-            raise StoreError(reply.message, reason=reply.reason)
-        return reply
+    async def verify(self, dirfd: int, name: str, nar_hash: Digest) -> bool:
+        """Tell whether an entry of a directory still has this hash of its archive form.
 
-    @asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[AsyncChannel]:
-        await self._slots.acquire()
-        channel = self._free.pop()
+        Raises:
+            WorkerError: It cannot be read.
+        """
+        found, _ = await self.hash_path(dirfd, name, nar_hash.algorithm)
+        return found == nar_hash
+
+    async def _call(self, message: object, fds: Sequence[int]) -> Any:
+        worker = await self._take_worker()
+        request = worker.request = _Request()
         try:
-            yield channel
-        finally:
-            self._free.append(channel)
-            self._slots.release()
+            await worker.channel.send(message, fds)
+        except ChannelClosedError as error:
+            raise _gone() from error
+        except BaseException:
+            worker.request = None
+            self._put_back(worker)
+            raise
+        await request.done.wait()
+        if request.reply is None:
+            raise _gone()
+        return request.reply
+
+    async def _take_worker(self) -> _Worker:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._idle:
+            return self._idle.popleft()
+        if not self._workers:
+            raise _gone()
+        waiter = _Waiter()
+        self._waiters.append(waiter)
+        try:
+            await waiter.woken.wait()
+        except BaseException:
+            self._leave_line(waiter)
+            raise
+        if waiter.worker is None:
+            raise _gone()
+        return waiter.worker
+
+    def _leave_line(self, waiter: _Waiter) -> None:
+        if waiter.worker is not None:
+            self._put_back(waiter.worker)
+        elif waiter in self._waiters:
+            self._waiters.remove(waiter)
+
+    def _put_back(self, worker: _Worker) -> None:
+        """Hand a worker to the first in line."""
+        if not self._waiters:
+            self._idle.append(worker)
+            return
+        waiter = self._waiters.popleft()
+        waiter.worker = worker
+        waiter.woken.set()
+
+    async def _receive(self, worker: _Worker) -> None:
+        try:
+            while True:
+                message, _ = await worker.channel.receive()
+                request, worker.request = worker.request, None
+                if request is not None:
+                    request.reply = message
+                    request.done.set()
+                self._put_back(worker)
+        except ChannelClosedError:
+            self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        if worker.request is not None:
+            worker.request.done.set()
+        if not self._workers:
+            while self._waiters:
+                self._waiters.popleft().woken.set()
 
 
-@contextmanager
-def _parent(path: str) -> Iterator[tuple[int, str]]:
-    directory, _, name = path.rpartition("/")
-    fd = os.open(directory or "/", _DIRECTORY)
+def _checked(reply: Any) -> Any:
+    if reply.failure is not None:
+        raise WorkerError(reply.failure)
+    return reply
+
+
+def _seal_error(request: SealOutputs, failure: Failure) -> WorkerError:
+    for output in request.outputs:
+        if output.name == failure.output and output.fixed is not None and failure.actual:
+            algorithm = HashAlgorithm.parse(output.fixed.algorithm)
+            return WorkerError(failure, Digest(algorithm, failure.actual))
+    return WorkerError(failure)
+
+
+def _place(source: int, output: OutputToSeal, store_fd: int) -> None:
     try:
-        yield fd, name
-    finally:
-        os.close(fd)
+        place(source, output.name, store_fd, output.name)
+    except OSError as error:
+        message = f"cannot move build output `{output.path}' to the store: {error.strerror}"
+        raise WorkerError(Failure("system", message, output.name)) from error
+
+
+def _gone() -> WorkerError:
+    return WorkerError(Failure("worker-gone", "a store worker ended unexpectedly"))

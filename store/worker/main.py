@@ -1,99 +1,160 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A store worker's loop: one request at a time, each answered once.
+"""A store worker: fulfils one request at a time until the daemon closes the channel.
 
-It opens nothing by a path that it was told: names are single components of
-directories that came as descriptors.
+It gets directories as descriptors and reaches nothing else by name, keeps the
+capabilities that work on other users' files need, and can gain none. What a
+builder left makes a request fail; only a message that the daemon never sends
+ends the worker.
+
+Entry point: `main`, run by `python -m store.worker`, which `start_helper` does.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import prctl
 
-from locker.channel import Channel, close_all
-from locker.errors import ChannelClosedError
+from locker.channel import Channel
+from locker.errors import ChannelClosedError, LostDescriptorsError, MessageError
 from locker.start import adopt_channel
 from store.errors import StoreError
 from store.files import delete_tree
-from store.hashes import HashAlgorithm
-from store.links import open_links
-from store.nar.hash import nar_hash_of
-from store.sealing import ContentMismatchError, Places, Sealing
+from store.hashes import HashAlgorithm, new_hasher
+from store.links import Links
+from store.nar.dump import dump
+from store.sealing.seal import Directories, SealError, seal_outputs
 from store.worker.messages import (
     CODEC,
-    Deleted,
     DeleteTree,
-    HashedPath,
-    HashMismatch,
+    DeleteTreeReply,
+    Failure,
     HashPath,
-    Refused,
-    Reply,
-    Request,
-    SealedOutputs,
+    HashPathReply,
+    SealedOutput,
     SealOutputs,
+    SealOutputsReply,
 )
 
+_BLOCK = 1 << 18
 
-def main() -> None:
-    """Serve until the daemon closes the channel."""
-    with adopt_channel(CODEC, "store-worker") as channel:
-        os.umask(0o022)
-        prctl.set_no_new_privs(True)
-        try:
-            while True:
-                _serve_one(channel)
-        except ChannelClosedError:
-            return
+# To read, give away, delete and link what belongs to build users.
+_KEPT_CAPABILITIES = ("chown", "dac_override", "fowner")
+
+
+def main() -> int:
+    """Be a worker until the daemon closes the channel; give the exit code."""
+    channel = adopt_channel(CODEC, "store-worker")
+    os.umask(0o022)
+    drop_privileges()
+    return serve(channel)
+
+
+def drop_privileges() -> None:
+    """Keep what work on others' files needs, as far as we have it, and give up gaining more."""
+    kept = [
+        getattr(prctl, f"CAP_{name.upper()}")
+        for name in _KEPT_CAPABILITIES
+        if getattr(prctl.cap_permitted, name)
+    ]
+    prctl.set_no_new_privs(True)
+    # Without CAP_SETPCAP the bounding set stays; no_new_privs makes it moot.
+    with suppress(PermissionError):
+        prctl.capbset.limit(*kept)
+    prctl.cap_inheritable.limit()
+    prctl.cap_effective.limit(*kept)
+    prctl.cap_permitted.limit(*kept)
+
+
+def serve(channel: Channel) -> int:
+    """Fulfil requests until the channel closes (0), or one is none (1)."""
+    try:
+        while True:
+            _serve_one(channel)
+    except ChannelClosedError:
+        return 0
+    except (MessageError, LostDescriptorsError) as error:
+        sys.stderr.write(f"store-worker: from the daemon: {error}\n")
+        return 1
 
 
 def _serve_one(channel: Channel) -> None:
-    request, fds = channel.receive()
+    message, fds = channel.receive()
     try:
-        reply = _answer(request, fds)
+        handler = HANDLERS.get(type(message))
+        if handler is None:
+            raise MessageError(f"unexpected {type(message).__name__}")
+        reply = handler(message, fds)
     finally:
-        close_all(fds)
+        for fd in fds:
+            os.close(fd)
     channel.send(reply)
 
 
-def _answer(request: Request, fds: Sequence[int]) -> Reply:
+def _seal(message: SealOutputs, fds: Sequence[int]) -> SealOutputsReply:
+    if len(fds) not in (2, 3):
+        raise MessageError(f"{len(fds)} descriptors beside SealOutputs")
+    links = Links(fds[2]) if len(fds) == 3 else None
+    sealed: list[SealedOutput] = []
     try:
-        return _do(request, fds)
-    except ContentMismatchError as error:
-        fixed = error.fixed
-        return HashMismatch(error.path, fixed.algorithm, fixed.digest, error.actual)
-    except StoreError as error:
-        return Refused(error.reason, error.message)
-    except OSError as error:
-        return Refused("system", str(error))
+        for output in seal_outputs(message, Directories(fds[0], fds[1], links)):
+            sealed.append(output)  # noqa: PERF402 - an error must not lose those before it
+    except (StoreError, OSError) as error:
+        failure = _failure(error, message.outputs[len(sealed)].name)
+        return SealOutputsReply(tuple(sealed), failure)
+    return SealOutputsReply(tuple(sealed), None)
 
 
-def _do(request: Request, fds: Sequence[int]) -> Reply:
-    match request:
-        case SealOutputs():
-            left, private, store = fds
-            return _seal(request, left, private, store)
-        case DeleteTree(name=name):
-            return Deleted(delete_tree(fds[0], name))
-        case HashPath(name=name, algorithm=algorithm):
-            digest, size = nar_hash_of(fds[0], name, HashAlgorithm.parse(algorithm))
-            return HashedPath(digest.value, size)
-
-
-def _seal(request: SealOutputs, left: int, private: int, store: int) -> SealedOutputs:
-    with _links(store, wanted=request.deduplicate) as links:
-        places = Places(left, private, links)
-        sealing = Sealing(request.subject, places, request.owner, request.candidates)
-        return SealedOutputs(tuple(map(sealing.seal, request.outputs)))
-
-
-@contextmanager
-def _links(store: int, *, wanted: bool) -> Iterator[int | None]:
-    if not wanted:
-        yield None
-        return
-    fd = open_links(store)
+def _delete(message: DeleteTree, fds: Sequence[int]) -> DeleteTreeReply:
     try:
-        yield fd
-    finally:
-        os.close(fd)
+        freed = delete_tree(_only(fds), message.name, kept_links=message.kept_links)
+    except (StoreError, OSError) as error:
+        return DeleteTreeReply(0, _failure(error))
+    return DeleteTreeReply(freed, None)
+
+
+def _hash(message: HashPath, fds: Sequence[int]) -> HashPathReply:
+    try:
+        hasher, size = new_hasher(HashAlgorithm.parse(message.algorithm)), 0
+        pieces = dump if message.recursive else _bytes_of
+        for piece in pieces(_only(fds), message.name):
+            hasher.update(piece)
+            size += len(piece)
+    except (StoreError, OSError) as error:
+        return HashPathReply(b"", 0, _failure(error))
+    return HashPathReply(hasher.digest(), size, None)
+
+
+def _bytes_of(dirfd: int, name: str) -> Iterator[bytes]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=dirfd), "rb", buffering=0) as file:
+        while data := file.read(_BLOCK):
+            yield data
+
+
+def _only(fds: Sequence[int]) -> int:
+    if len(fds) != 1:
+        raise MessageError(f"{len(fds)} descriptors, where one belongs")
+    return fds[0]
+
+
+def _failure(error: StoreError | OSError, output: str = "") -> Failure:
+    if isinstance(error, StoreError):
+        actual = error.actual if isinstance(error, SealError) else b""
+        return Failure(error.reason, error.message, output, actual)
+    return Failure("system", _describe(error), output)
+
+
+def _describe(error: OSError) -> str:
+    name = f"`{os.fsdecode(error.filename)}': " if isinstance(error.filename, str | bytes) else ""
+    return f"{name}{error.strerror}"
+
+
+HANDLERS: Mapping[type, Callable[[Any, Sequence[int]], object]] = {
+    SealOutputs: _seal,
+    DeleteTree: _delete,
+    HashPath: _hash,
+}
+"""The messages that a worker accepts."""

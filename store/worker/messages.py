@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the daemon and a store worker say to each other: each request has one reply.
+"""What the daemon and a store worker say to each other.
 
-Beside a `SealOutputs` go three descriptors of directories: where the builder left
-its outputs, a private one on the same file system, and the store. Beside the others
-goes the directory that the names lie in.
+A worker has one request at a time, and answers each. Files come as directory
+descriptors and the names of direct entries.
 """
 
 from dataclasses import dataclass
@@ -12,130 +11,153 @@ from locker.codec import Codec
 
 
 @dataclass(frozen=True, slots=True)
-class FixedContent:
-    """What a fixed output must contain.
+class Failure:
+    """Why a request could not be fulfilled.
 
     Attributes:
-        algorithm: Of the hash.
-        digest: The hash.
-        recursive: Whether it is that of the archive form, or of a plain file's content.
+        reason: A word for programs, as in `store.errors`.
+        message: A sentence for people.
+        output: The name of the output that is to blame; empty for none.
+        actual: For a ``hash-mismatch``, the hash found.
     """
 
-    algorithm: str
-    digest: bytes
-    recursive: bool
+    reason: str
+    message: str
+    output: str = ""
+    actual: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
-    """One output to be sealed: its name in the store, its path, what is known of its content."""
+class FixedContent:
+    """What an output must contain.
+
+    Attributes:
+        algorithm: Of the hash.
+        recursive: Whether it is that of the archive form, or of a file's bytes.
+        digest: The hash.
+    """
+
+    algorithm: str
+    recursive: bool
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutputToSeal:
+    """One output of a build.
+
+    Attributes:
+        name: Its name in the directory of outputs, which it gets in the store too.
+        path: Its store path, for messages.
+        owner: The user whom all of it must belong to; None where builders run as ourselves.
+        fixed: What it must contain, if that is known beforehand.
+        copy: Whether to seal a fresh copy, made in the private directory, and leave the
+            original alone.
+    """
 
     name: str
     path: str
+    owner: int | None
     fixed: FixedContent | None
+    copy: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SealOutputs:
-    """Check, make canonical, hash and search what a builder left.
+    """Seal outputs: check, make canonical, hash, scan, deduplicate.
+
+    Descriptors: the directory of outputs, the private directory, and the
+    directory of deduplicated files, which is left out for no deduplication.
 
     Attributes:
-        subject: The derivation, for messages.
-        outputs: Of the same build: they may share inodes.
-        owner: The user that made them; None where that is the daemon's own.
-        candidates: The hash parts that may occur in them.
-        deduplicate: Whether their files share inodes with equal ones of the store.
+        derivation: The store path of the derivation, for messages.
+        outputs: The outputs.
+        candidates: The hash parts that they may refer to.
     """
 
-    subject: str
-    outputs: tuple[Output, ...]
-    owner: int | None
+    derivation: str
+    outputs: tuple[OutputToSeal, ...]
     candidates: tuple[str, ...]
-    deduplicate: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SealedOutput:
-    """A sealed output; it lies in the private directory under its name.
+    """What is to be registered of an output.
 
     Attributes:
         name: Its name.
         nar_hash: sha256 of its archive form.
         nar_size: Bytes of its archive form.
-        references: The candidates that occur in it.
+        references: The candidates that occur in it, sorted.
+        saved: Bytes of disk that deduplication freed.
     """
 
     name: str
     nar_hash: bytes
     nar_size: int
     references: tuple[str, ...]
+    saved: int
 
 
 @dataclass(frozen=True, slots=True)
-class SealedOutputs:
-    """All outputs are as they must be."""
+class SealOutputsReply:
+    """All outputs, in order; fewer where one failed."""
 
     outputs: tuple[SealedOutput, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HashMismatch:
-    """A fixed output has other content than was stated."""
-
-    path: str
-    algorithm: str
-    expected: bytes
-    actual: bytes
+    failure: Failure | None
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteTree:
-    """Delete an entry of a directory, and all below it, as far as it exists."""
+    """Delete an entry of a directory and all below it; descriptor: the directory.
+
+    Attributes:
+        name: The entry; it need not exist.
+        kept_links: As in `store.files.delete_tree`.
+    """
 
     name: str
+    kept_links: int
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
-    """What `DeleteTree` asked for is done; `freed` is in bytes of disk."""
+class DeleteTreeReply:
+    """The bytes of disk freed."""
 
     freed: int
+    failure: Failure | None
 
 
 @dataclass(frozen=True, slots=True)
 class HashPath:
-    """Hash the archive form of an entry of a directory."""
+    """Hash an entry of a directory; descriptor: the directory.
+
+    Attributes:
+        name: The entry.
+        algorithm: How to hash.
+        recursive: Whether to hash its archive form, or the bytes of a single file.
+    """
 
     name: str
     algorithm: str
+    recursive: bool
 
 
 @dataclass(frozen=True, slots=True)
-class HashedPath:
-    """The hash, and the size in bytes, of an archive form."""
+class HashPathReply:
+    """The hash, and the bytes that were hashed."""
 
     digest: bytes
     size: int
+    failure: Failure | None
 
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The request cannot be met.
-
-    Attributes:
-        reason: A word for programs.
-        message: What was wrong.
-    """
-
-    reason: str
-    message: str
-
-
-Request = SealOutputs | DeleteTree | HashPath
-Reply = SealedOutputs | HashMismatch | Deleted | HashedPath | Refused
 
 CODEC = Codec(
-    *(SealOutputs, DeleteTree, HashPath),
-    *(SealedOutputs, HashMismatch, Deleted, HashedPath, Refused),
+    SealOutputs,
+    SealOutputsReply,
+    DeleteTree,
+    DeleteTreeReply,
+    HashPath,
+    HashPathReply,
     descriptors={SealOutputs: 3, DeleteTree: 1, HashPath: 1},
 )

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Copying an output to where its builder cannot reach it.
+
+A builder with network access may have passed a descriptor of its output to
+somebody who outlives it. Files of a fresh copy are inodes that nobody has
+open, so what is hashed afterwards is what stays (CVE-2024-27297).
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from store.errors import FileError
+from store.files import open_with_rights
+from store.metadata import unsupported_type
+from store.nar.reader import DEFAULT_LIMITS
+
+Check = Callable[[os.stat_result, str], object]
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_STEP = 1 << 30
+_BUFFER = 1 << 20
+_NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def copy_tree(dirfd: int, name: str, to_fd: int, to_name: str, path: str, check: Check) -> None:
+    """Copy an entry of a directory and all below it; modes keep the owner's bits, times nothing.
+
+    Args:
+        dirfd: The directory it is in.
+        name: Its name there.
+        to_fd: The directory to copy it to, which only we can reach.
+        to_name: The copy's name, which nothing has.
+        path: What to call it in messages.
+        check: Called with the status and path of each thing before it is copied;
+            raises what is wrong with it.
+
+    Raises:
+        FileError: Something is of a type that no item may have, or lies too deep.
+        OSError: Something cannot be read or written.
+    """
+    levels: list[tuple[int, int, str, list[str]]] = []
+    try:
+        _copy(dirfd, name, to_fd, to_name, path, check, levels)
+        while levels:
+            source, target, above, names = levels[-1]
+            if names:
+                entry = names.pop()
+                _copy(source, entry, target, entry, f"{above}/{entry}", check, levels)
+            else:
+                levels.pop()
+                os.close(source)
+                os.close(target)
+    finally:
+        for source, target, _, _ in levels:
+            os.close(source)
+            os.close(target)
+
+
+def _copy(
+    dirfd: int,
+    name: str,
+    to_fd: int,
+    to_name: str,
+    path: str,
+    check: Check,
+    levels: list[tuple[int, int, str, list[str]]],
+) -> None:
+    status = os.lstat(name, dir_fd=dirfd)
+    if stat.S_ISDIR(status.st_mode):
+        if len(levels) == DEFAULT_LIMITS.depth:
+            raise FileError(f"`{path}' lies more than {DEFAULT_LIMITS.depth} directories deep")
+        levels.append(_copy_directory(dirfd, name, to_fd, to_name, path, check))
+    elif stat.S_ISREG(status.st_mode):
+        _copy_file(dirfd, name, to_fd, to_name, path, check)
+    elif stat.S_ISLNK(status.st_mode):
+        check(status, path)
+        os.symlink(os.readlink(name, dir_fd=dirfd), to_name, dir_fd=to_fd)
+    else:
+        raise unsupported_type(path)
+
+
+def _copy_directory(
+    dirfd: int, name: str, to_fd: int, to_name: str, path: str, check: Check
+) -> tuple[int, int, str, list[str]]:
+    source = open_with_rights(dirfd, name)
+    try:
+        check(os.fstat(source), path)
+        os.mkdir(to_name, 0o700, dir_fd=to_fd)
+        target = os.open(
+            to_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=to_fd
+        )
+    except BaseException:
+        os.close(source)
+        raise
+    return source, target, path, os.listdir(source)
+
+
+def _copy_file(dirfd: int, name: str, to_fd: int, to_name: str, path: str, check: Check) -> None:
+    source = os.open(name, _OPEN, dir_fd=dirfd)
+    try:
+        status = os.fstat(source)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileError(f"`{path}' was replaced while it was copied")
+        check(status, path)
+        target = os.open(to_name, _CREATE, 0o600 | status.st_mode & stat.S_IXUSR, dir_fd=to_fd)
+        try:
+            _copy_content(source, target, status.st_size)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _copy_content(source: int, target: int, size: int) -> None:
+    """Copy without looking at the bytes where the kernel can, or even share the blocks."""
+    try:
+        while size and (count := os.copy_file_range(source, target, min(size, _STEP))):
+            size -= count
+    except OSError as error:
+        if error.errno not in _NO_KERNEL_COPY:
+            raise
+        while data := os.read(source, _BUFFER):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(target, view) :]
