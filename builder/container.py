@@ -308,6 +308,8 @@ class Command:
         check_path(self.directory)
         if not self.program.startswith(b"/"):
             raise ValueError(f"the program `{self.program!r}' must be an absolute path")
+        if not self.arguments:
+            raise ValueError("the arguments must begin with the program's name")
         texts = (
             self.program,
             *self.arguments,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 from builder.spawner import identity, mounts, network, program, root
 from builder.spawner.kit import Kit
 from builder.spawner.messages import STATUS_CODEC, SetupFailure
-from builder.spawner.script import Script, Step
+from builder.spawner.script import Script
 from builder.spawner.syscalls import (
     CLOSE_RANGE_CLOEXEC,
     close_range,
@@ -60,9 +60,11 @@ class Setup:
 
     def detach(self) -> None:
         """Separate new namespaces from the host's, from within."""
-        if self._script.guest is not None:
+        guest = self._script.guest
+        if guest is not None:
             self.step = "user-namespace"
-            identity.map_ids(*self._script.guest[:2], self._kit.proc)
+            gid_map = b"" if guest.more_gids else guest.gid_map
+            identity.map_ids(guest.uid_map, gid_map, self._kit.proc)
         if self._script.isolated:
             self.step = "private-mounts"
             root.detach_from_host()
@@ -84,7 +86,8 @@ class Setup:
             for step in script.steps:
                 self._operation = step[0]
                 workshop.execute(step)
-            for self._operation, parent, name in script.procs:
+            for position, parent, name in script.procs:
+                self._operation = position
                 workshop.make_place(parent, name)
         finally:
             workshop.close()
@@ -100,7 +103,8 @@ class Setup:
     def mount_procs(self) -> None:
         """Mount proc, as a process of the new PID namespace."""
         self.step = "operation"
-        for self._operation, parent, name in self._script.procs:
+        for position, parent, name in self._script.procs:
+            self._operation = position
             root.mount_proc(parent + b"/" + name)
         self._operation = None
 
@@ -160,7 +164,7 @@ class Setup:
     def _identity(self) -> Iterator[Call]:
         script = self._script
         if script.guest is not None:
-            if script.guest[2]:
+            if script.guest.lock_mounts:
                 yield "lock-mounts", identity.lock_mounts, (self._kit.proc,)
             yield "identity", identity.drop_bounding_set, (self._kit.last_capability,)
         yield "identity", os.umask, (_UMASK,)
@@ -184,7 +188,8 @@ class Setup:
 
     def carry_out(self, calls: list[Call]) -> None:
         """Make the calls of `plan`; the last one does not return."""
-        for self.step, call, arguments in calls:
+        for step, call, arguments in calls:
+            self.step = step
             call(*arguments)
 
     def failure(self, error: Exception) -> SetupFailure:

@@ -254,7 +254,7 @@ class Spawner:
         self, container: Container, fds: tuple[int, int], stdin_fd: int | None
     ) -> _Pending:
         if self._gone:
-            raise SpawnerGoneError()
+            raise SpawnerGoneError
         number, self._next_number = self._next_number, self._next_number + 1
         pending = self._pending[number] = _Pending(container, self._monitor.expecting())
         request = SpawnRequest(number, container, stdin_fd is not None)
@@ -264,7 +264,7 @@ class Spawner:
             self._pending.pop(number, None)
             pending.settle()
             if isinstance(error, HelperError):
-                raise SpawnerGoneError() from error
+                raise SpawnerGoneError from error
             raise
         return pending
 
@@ -280,4 +280,3 @@ class Spawner:
             raise pending.error
         assert pending.process is not None
         return pending.process
-

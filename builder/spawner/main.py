@@ -4,18 +4,19 @@
 The spawner decides nothing about builds. It must never have a thread.
 """
 
+import contextlib
+import errno
 import gc
 import os
-import signal
 
 from builder.spawner.child import Call, Channels, Setup, run
 from builder.spawner.clone import Cloner, namespace_flags
-from builder.spawner.identity import clear_ambient, drop_bounding_set
+from builder.spawner.identity import clear_ambient, drop_bounding_set, map_groups
 from builder.spawner.kit import Kit
 from builder.spawner.messages import CODEC, Spawned, SpawnRefused, SpawnRequest
 from builder.spawner.program import UnsuitableProgramError
 from builder.spawner.room import Home
-from builder.spawner.script import Script, translate
+from builder.spawner.script import Guest, Script, translate
 from builder.spawner.syscalls import reset_ignored_signals
 from locker.channel import Channel
 from locker.errors import ChannelClosedError
@@ -102,10 +103,9 @@ class Spawner:
         if self._home is None:
             return
         self._home.return_home()
-        try:
+        # If it fails, it is tried again when it is needed, and its failure then has a reader.
+        with contextlib.suppress(OSError):
             self._home.enter_room(self._kit.loopback.get())
-        except OSError:
-            pass  # it is tried again when it is needed, and its failure then has a reader
 
     def _let_room(self, setup: Setup, channels: Channels) -> tuple[int, int]:
         """Furnish the room that this process is in, and clone its first inhabitant."""
@@ -118,19 +118,33 @@ class Spawner:
             run(lambda: _move_in(setup, calls), setup, channels.status)
         return pid, pidfd
 
-    def _build_house(
-        self, script: Script, setup: Setup, channels: Channels
-    ) -> tuple[int, int]:
+    def _build_house(self, script: Script, setup: Setup, channels: Channels) -> tuple[int, int]:
         """Clone a process that makes everything itself."""
         if self._home is not None:
             self._home.return_home()
         flags = namespace_flags(
             isolated=script.isolated, network=script.network, user=script.guest is not None
         )
-        pid, pidfd = self._cloner.clone(flags)
-        if pid == 0:
-            run(lambda: _do_everything(script, setup, channels), setup, channels.status)
+        mapped, tell = os.pipe() if script.guest and script.guest.more_gids else (-1, -1)
+        try:
+            pid, pidfd = self._cloner.clone(flags)
+            if pid == 0:
+                run(
+                    lambda: _do_all(script, setup, channels, (mapped, tell)), setup, channels.status
+                )
+            if script.guest and script.guest.more_gids:
+                self._map_groups(pid, script.guest, tell)
+        finally:
+            for fd in (mapped, tell):
+                if fd >= 0:
+                    os.close(fd)
         return pid, pidfd
+
+    def _map_groups(self, pid: int, guest: Guest, tell: int) -> None:
+        """Map the groups of a process that waits for it; without an answer it gives up."""
+        with contextlib.suppress(OSError):
+            map_groups(pid, guest.gid_map, guest.more_gids, self._kit.proc)
+            os.write(tell, b"\n")
 
 
 def _move_in(setup: Setup, calls: list[Call]) -> None:
@@ -138,7 +152,13 @@ def _move_in(setup: Setup, calls: list[Call]) -> None:
     setup.carry_out(calls)
 
 
-def _do_everything(script: Script, setup: Setup, channels: Channels) -> None:
+def _do_all(script: Script, setup: Setup, channels: Channels, pipe: tuple[int, int]) -> None:
+    setup.step = "user-namespace"
+    mapped, tell = pipe
+    if mapped >= 0:
+        os.close(tell)
+        if not os.read(mapped, 1):
+            raise PermissionError(errno.EPERM, "the groups could not be mapped")
     setup.detach()
     if script.isolated:
         setup.furnish()

@@ -11,6 +11,7 @@ script.
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from builder.spawner.script import Step
@@ -178,25 +179,27 @@ class Workshop:
             os.close(self._parents.pop(path))
 
     def make_place(self, parent: bytes, name: bytes) -> None:
-        """Make sure that there is a directory to mount on."""
-        try:
+        """Make sure that there is something to mount a directory on.
+
+        What is there already shows at the mount, which follows no link.
+        """
+        with suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=self._parent(parent))
-        except FileExistsError:
-            pass  # what is there shows at the mount, which follows no link
 
     def _bind(
-        self, parent: bytes, name: bytes, source: bytes, attributes: bytes, optional: bool
+        self, parent: bytes, name: bytes, source: bytes, attributes: bytes, missing_is_error: int
     ) -> None:
         try:
             mount = mount_tree(source)
         except FileNotFoundError:
-            if optional:
-                return
-            raise
+            if missing_is_error:
+                raise
+            return
         try:
             kind = stat.S_IFMT(os.fstat(mount).st_mode)
             if kind == stat.S_IFLNK:
-                os.symlink(os.readlink(b"", dir_fd=mount), name, dir_fd=self._parent(parent))
+                destination = os.readlink(b"", dir_fd=mount)
+                os.symlink(destination, name, dir_fd=self._parent(parent))
                 return
             if kind == stat.S_IFDIR:
                 self.make_place(parent, name)
@@ -208,10 +211,8 @@ class Workshop:
             os.close(mount)
 
     def _make_file_place(self, parent: bytes, name: bytes) -> None:
-        try:
+        with suppress(FileExistsError):
             os.mknod(name, stat.S_IFREG | 0o600, dir_fd=self._parent(parent))
-        except FileExistsError:
-            pass  # as for directories
 
     def _make_file(self, parent: bytes, name: bytes, contents: bytes, mode: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

@@ -40,9 +40,16 @@ Step = tuple[Any, ...]
 BIND, MAKE_FILE, MAKE_DIRECTORY, MAKE_LINK, MOUNT, MAKE_DEVICES = range(6)
 
 
-_Furniture = (
-    Bind | File | Directory | Symlink | Tmpfs | Devices | SharedMemory | PseudoTerminals
-)
+_Furniture = Bind | File | Directory | Symlink | Tmpfs | Devices | SharedMemory | PseudoTerminals
+
+
+class Guest(NamedTuple):
+    """The maps of a user namespace, as the kernel takes them."""
+
+    uid_map: bytes
+    gid_map: bytes
+    more_gids: bytes
+    lock_mounts: bool
 
 
 class Script(NamedTuple):
@@ -65,7 +72,7 @@ class Script(NamedTuple):
     limits: tuple[tuple[int, int, int], ...]
     sacrifice: bool
     ids: tuple[int, int, tuple[int, ...]] | None
-    guest: tuple[bytes, bytes, bool] | None
+    guest: Guest | None
     filtered: bool
     program: bytes
     beneath: bytes | None
@@ -77,9 +84,7 @@ def translate(container: Container) -> Script:
     """Give the script for a container."""
     command, identity = container.command, container.identity
     operations = container.operations if container.isolated else ()
-    procs = tuple(
-        (at, *_split(i.target)) for at, i in enumerate(operations) if isinstance(i, Proc)
-    )
+    procs = tuple((at, *_split(i.target)) for at, i in enumerate(operations) if isinstance(i, Proc))
     return Script(
         isolated=container.isolated,
         network="network" in container.namespaces,
@@ -109,12 +114,15 @@ def _ids(identity: Identity) -> tuple[int, int, tuple[int, ...]] | None:
     return None
 
 
-def _guest(identity: Identity) -> tuple[bytes, bytes, bool] | None:
+def _guest(identity: Identity) -> Guest | None:
     if not isinstance(identity, GuestIdentity):
         return None
-    uid_map = b"%d %d 1\n" % (identity.uid, os.geteuid())
-    gid_map = b"%d %d 1\n" % (identity.gid, os.getegid())
-    return uid_map, gid_map, identity.lock_mounts
+    return Guest(
+        uid_map=b"%d %d 1\n" % (identity.uid, os.geteuid()),
+        gid_map=b"%d %d 1\n" % (identity.gid, os.getegid()),
+        more_gids=b"".join(b"%d %d 1\n" % pair for pair in identity.extra_gids),
+        lock_mounts=identity.lock_mounts,
+    )
 
 
 def _split(target: str) -> tuple[bytes, bytes]:
@@ -144,13 +152,13 @@ def _action(operation: _Furniture) -> Step:
             return (MOUNT, parent, name, *_file_system(operation))
 
 
-def _bind(operation: Bind) -> tuple[bytes, bytes, bool]:
+def _bind(operation: Bind) -> tuple[bytes, bytes, int]:
     attributes = MOUNT_ATTR_NOSUID
     if operation.read_only:
         attributes |= MOUNT_ATTR_RDONLY
     if not operation.devices:
         attributes |= MOUNT_ATTR_NODEV
-    return os.fsencode(operation.source), mount_attributes(attributes), operation.optional
+    return os.fsencode(operation.source), mount_attributes(attributes), not operation.optional
 
 
 def _file_system(

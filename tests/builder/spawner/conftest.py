@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A running spawner, and containers to start with it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from builder.container import (
+    Bind,
+    Command,
+    Container,
+    Devices,
+    Directory,
+    HostIdentity,
+    Identity,
+    Operation,
+    Proc,
+    PseudoTerminals,
+    SharedMemory,
+    arrange,
+)
+from builder.spawner.client import SpawnedProcess, Spawner, start_spawner
+from reaper.monitor import ProcessMonitor
+from reaper.process import ExitStatus, Process
+
+BUILDER = HostIdentity(30001, 30000)
+SYSTEM = ("/usr", "/bin", "/lib", "/lib64")
+PATH = ((b"PATH", b"/usr/bin:/bin"),)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a container ended, and what it wrote."""
+
+    status: ExitStatus
+    output: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The output, line by line."""
+        return self.output.splitlines()
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The output of the probe: names and numbers."""
+        return {name: int(number) for name, number in map(str.split, self.lines)}
+
+
+def _container(
+    *arguments: str,
+    operations: tuple[Operation, ...] = (),
+    identity: Identity = BUILDER,
+    **changes: object,
+) -> Container:
+    """Describe a container with the host's programs, a writable /tmp and what is added."""
+    usual: tuple[Operation, ...] = (
+        Devices(),
+        SharedMemory(),
+        PseudoTerminals(),
+        Proc(),
+        Directory("/tmp", 0o1777),
+        *(Bind(path, path, optional=True) for path in SYSTEM),
+    )
+    command = Command(
+        arguments[0].encode(), tuple(i.encode() for i in arguments), PATH, directory="/tmp"
+    )
+    made = Container(command, identity, operations=arrange((*usual, *operations)))
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def _shell(script: str, **changes: object) -> Container:
+    """Describe a container that runs a shell script."""
+    return _container("/bin/sh", "-c", script, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A spawner at work."""
+
+    spawner: Spawner
+    monitor: ProcessMonitor
+    helper: Process
+
+    async def run(self, description: Container, stdin: int | None = None) -> Outcome:
+        """Run a container to its end."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        async with trio.lowlevel.FdStream(reader) as stream:
+            try:
+                spawned = await self.spawner.spawn(description, stdout_fd=writer, stdin_fd=stdin)
+            finally:
+                os.close(writer)
+            await spawned.setup
+            output = b"".join([chunk async for chunk in stream])
+        return Outcome(await spawned.process.wait(), output.decode())
+
+    async def start(self, description: Container, marker: str = "ready\n") -> SpawnedProcess:
+        """Start a container and wait until it has written a word."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        async with trio.lowlevel.FdStream(reader) as stream:
+            try:
+                spawned = await self.spawner.spawn(description, stdout_fd=writer)
+            finally:
+                os.close(writer)
+            await spawned.setup
+            text = b""
+            while not text.endswith(marker.encode()):
+                chunk = await stream.receive_some()
+                assert chunk, f"it ended after {text!r}"
+                text += chunk
+        return spawned
+
+
+Describe = Callable[..., Container]
+
+
+@pytest.fixture
+def container() -> Describe:
+    """Describes a container by its arguments; see `_container`."""
+    return _container
+
+
+@pytest.fixture
+def shell() -> Describe:
+    """Describes a container that runs a shell script."""
+    return _shell
+
+
+@pytest.fixture
+async def bench(nursery: trio.Nursery) -> AsyncIterator[Workbench]:
+    """A spawner, which must be gone in the end."""
+    helper = start_spawner()
+    monitor = ProcessMonitor()
+    await nursery.start(monitor.run)
+    process = monitor.register(helper.pid)
+    spawner = Spawner.from_helper(helper, monitor)
+    await nursery.start(spawner.run)
+    yield Workbench(spawner, monitor, process)
+    spawner.close()
+    with trio.fail_after(10):
+        await process.wait()
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Bind:
+    """The program of probe.c, bound into containers as /probe/probe."""
+    directory = tmp_path_factory.mktemp("probe")
+    directory.chmod(0o755)
+    source = Path(__file__).with_name("probe.c")
+    compiler = shutil.which("cc")
+    assert compiler, "the tests of containers need a C compiler"
+    options = ["-static", "-no-pie", "-O1", "-o", str(directory / "probe"), str(source)]
+    subprocess.run([compiler, *options], check=True)
+    return Bind(str(directory), "/probe")
