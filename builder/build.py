@@ -100,7 +100,7 @@ class Builder:
                 earlier, infos = infos, await self._shop.sealer.seal(job, left, inputs, missing)
                 _compare_rounds(job, earlier, infos)
                 if number == rounds:
-                    self._shop.sealer.place(left, missing)
+                    self._shop.sealer.place(job, left, missing)
         job.proceed(JobState.REGISTERING)
         await self._shop.database.register([NewItem(info) for info in infos])
         seconds = trio.current_time() - started
@@ -138,7 +138,7 @@ class Builder:
         async with self._run(job, inputs) as left:
             infos = await self._shop.sealer.seal(job, left, inputs, wanted)
             # What is damaged has to go first, however large it is.
-            await trio.to_thread.run_sync(self._shop.sealer.place, left, wanted)
+            await trio.to_thread.run_sync(self._shop.sealer.place, job, left, wanted)
         job.proceed(JobState.REGISTERING)
         await self._shop.database.register([NewItem(info) for info in infos])
         seconds = trio.current_time() - started
@@ -293,7 +293,8 @@ class Builder:
             return
         differs = f"derivation `{job.path}' may not be deterministic: output `{info.path}' differs"
         if job.options.keep_failed:
-            kept = await self._shop.keeper.keep_output(left, info.path)
+            sealed = self._shop.sealer.sealed_path(job, left, info.path)
+            kept = await self._shop.keeper.keep_output(sealed, info.path)
             differs = f"{differs} from `{kept}'"
         raise BuildError(differs, FailureKind.NOT_DETERMINISTIC)
 

@@ -11,9 +11,23 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 import trio
 
+from builder.directories import opened
+from store.worker.client import StoreWorkers
+
 log = structlog.get_logger("builder")
 
 Delete = Callable[[str], Awaitable[object]]
+
+
+def tree_deleter(workers: StoreWorkers) -> Delete:
+    """Return what deletes a tree by its path; what is above the tree must be ours alone."""
+
+    async def delete(path: str) -> None:
+        directory, _, name = path.rpartition("/")
+        with opened(directory or "/") as fd:
+            await workers.delete_tree(fd, name)
+
+    return delete
 
 
 class Cleaner:

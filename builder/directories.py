@@ -10,7 +10,7 @@ the builder cannot let anybody in (CVE-2021-27851). In a container these are
         tmp/                           what the builder sees as /tmp
     STORE/HASH-NAME.drv.chroot/        the daemon's, mode 0700; a collector knows the name
         store/                         takes the outputs
-        HASH-NAME                      an output that was taken out of the builder's reach
+        HASH-NAME                      the copy of a fixed output, out of anybody's reach
 
 and outside one the first directory is the build directory itself, and the
 outputs appear in the store.
@@ -25,6 +25,7 @@ from itertools import count
 from builder.environment import build_directory_name
 from builder.plan import Workplace
 from builder.users import BuildUser
+from store.files import delete_tree
 from store.paths import StorePath
 
 PRIVATE_TMP = "/tmp"  # noqa: S108 - of the container, not of the host
@@ -159,4 +160,7 @@ def release_kept(directories: BuildDirectories) -> str:
     pivot = f"{directories.top}.pivot"
     os.rename(directories.top, pivot)
     os.rename(f"{pivot}/top", directories.top)
+    with opened(pivot) as fd:
+        delete_tree(fd, "tmp")
+    os.rmdir(pivot)
     return directories.top

@@ -33,20 +33,21 @@ class Keeper:
     async def keep(self, job: Job, directories: BuildDirectories) -> None:
         """Keep the build directory, and tell the job's audience where it is."""
         owner = _owner(job)
-        try:
-            path = await trio.to_thread.run_sync(_release, directories, owner)
-        except (FileError, OSError) as error:
-            path = directories.top
-            text = f"cannot change ownership of build directory '{path}': {error}"
-            job.audience.tell(Message(text, Level.ERROR))
+        if owner is not None:
+            try:
+                await trio.to_thread.run_sync(_give, directories, owner)
+            except (FileError, OSError) as error:
+                path = directories.workplace.build
+                text = f"cannot change ownership of build directory '{path}': {error}"
+                job.audience.tell(Message(text, Level.ERROR))
+        path = _release(directories)
         job.audience.tell(Message(f"note: keeping build directory `{path}'", Level.ERROR))
 
-    async def keep_output(self, directories: BuildDirectories, output: StorePath) -> str:
+    async def keep_output(self, sealed: str, output: StorePath) -> str:
         """Keep an output that differs from the valid one beside it, and return its path."""
         kept = f"{output}-check"
         await self._remove(kept)
-        name = output.rpartition("/")[2]
-        os.rename(f"{directories.private}/{name}", kept)
+        os.rename(sealed, kept)
         return kept
 
 
@@ -58,11 +59,15 @@ def _owner(job: Job) -> tuple[int, int] | None:
     return client.uid, client.gid
 
 
-def _release(directories: BuildDirectories, owner: tuple[int, int] | None) -> str:
+def _give(directories: BuildDirectories, owner: tuple[int, int]) -> None:
     top, _, name = directories.workplace.build.rpartition("/")
     with opened(top) as parent:
-        if owner is not None:
-            chown_tree(parent, name, *owner)
+        chown_tree(parent, name, *owner)
+
+
+def _release(directories: BuildDirectories) -> str:
+    top, _, name = directories.workplace.build.rpartition("/")
+    with opened(top) as parent:
         # Others may look at it, as they may with the C++ daemon.
         os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103 - see above
     return release_kept(directories)

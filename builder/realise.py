@@ -93,8 +93,8 @@ class Realiser:
             async with self._locks.try_hold(job.derivation.output_paths) as held:
                 if held is None:
                     return False
-                await self._make(job)
                 held.delete_on_release()
+                await self._make(job)
                 return True
         finally:
             self.slots.release()

@@ -6,7 +6,9 @@ whether the derivation allows what they found. Only then is anything put into th
 store.
 """
 
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 from builder.constraints import check_references, constraints_of, specified_paths
 from builder.directories import BuildDirectories, opened
@@ -16,15 +18,14 @@ from builder.inputs import closure_of
 from builder.jobs import Job
 from store.database import StoreDatabase
 from store.derivations import Derivation
-from store.errors import StoreError
 from store.hashes import Digest, HashAlgorithm
 from store.info import PathInfo
 from store.layout import Layout
+from store.links import open_links
 from store.paths import StoreDirectory, StorePath, hash_part
 from store.placing import place
-from store.sealing import ContentMismatchError
-from store.worker.client import StoreWorkers
-from store.worker.messages import FixedContent, Output, SealedOutput, SealOutputs
+from store.worker.client import StoreWorkers, WorkerError
+from store.worker.messages import FixedContent, OutputToSeal, SealedOutput, SealOutputs
 
 
 class Sealer:
@@ -60,7 +61,7 @@ class Sealer:
         inputs: frozenset[StorePath],
         outputs: Sequence[StorePath],
     ) -> list[PathInfo]:
-        """Seal outputs; they then lie in the private directory, ready to be placed.
+        """Seal outputs; they are then ready to be placed.
 
         Args:
             job: What was built.
@@ -78,10 +79,9 @@ class Sealer:
         request = self._request(job, left, possible, outputs)
         try:
             sealed = await self._have_sealed(request, left)
-        except ContentMismatchError as error:
-            job.audience.tell(_mismatch(job.derivation, error))
-            raise BuildError(error.message, FailureKind.OUTPUT_REJECTED) from error
-        except StoreError as error:
+        except WorkerError as error:
+            if error.actual is not None:
+                job.audience.tell(_mismatch(job.derivation, error.actual))
             raise BuildError(error.message, FailureKind.OUTPUT_REJECTED) from error
         infos = [
             _info(job, path, each, possible) for path, each in zip(outputs, sealed, strict=True)
@@ -89,19 +89,29 @@ class Sealer:
         await self._check_constraints(job.derivation, infos)
         return infos
 
-    def place(self, left: BuildDirectories, outputs: Iterable[StorePath]) -> None:
+    def place(self, job: Job, left: BuildDirectories, outputs: Iterable[StorePath]) -> None:
         """Put sealed outputs into the store, in place of what has their names."""
-        with opened(left.private) as private, opened(self._layout.store) as store:
+        source = self._sealed_in(job, left)
+        if source == self._layout.store:
+            return
+        with opened(source) as sealed, opened(self._layout.store) as store:
             for path in outputs:
-                name = _base(path)
-                place(private, name, store, name)
+                place(sealed, _base(path), store, _base(path))
+
+    def sealed_path(self, job: Job, left: BuildDirectories, output: StorePath) -> str:
+        """Return where a sealed output lies until it is placed."""
+        return f"{self._sealed_in(job, left)}/{_base(output)}"
+
+    def _sealed_in(self, job: Job, left: BuildDirectories) -> str:
+        return left.private if job.derivation.is_fixed_output else left.workplace.store
 
     async def is_intact(self, info: PathInfo) -> bool:
         """Tell whether a valid item still has the content that was registered."""
-        try:
-            digest, size = await self._workers.hash(info.path)
-        except StoreError:
-            return False
+        with opened(self._layout.store) as store:
+            try:
+                digest, size = await self._workers.hash_path(store, _base(info.path))
+            except WorkerError:
+                return False
         return (digest, size) == (info.nar_hash, info.nar_size)
 
     def _request(
@@ -112,23 +122,30 @@ class Sealer:
         outputs: Sequence[StorePath],
     ) -> SealOutputs:
         fixed = _fixed_content(job.derivation)
+        # The builder of a fixed output may have had a network to pass a descriptor through.
+        copy = job.derivation.is_fixed_output
         return SealOutputs(
-            subject=job.path,
-            outputs=tuple(Output(_base(path), path, fixed) for path in outputs),
-            owner=left.owner,
+            derivation=job.path,
+            outputs=tuple(
+                OutputToSeal(_base(path), path, left.owner, fixed, copy) for path in outputs
+            ),
             candidates=tuple(possible),
-            deduplicate=self._deduplicate,
         )
 
     async def _have_sealed(
         self, request: SealOutputs, left: BuildDirectories
     ) -> tuple[SealedOutput, ...]:
-        with (
-            opened(left.workplace.store) as taken,
-            opened(left.private) as private,
-            opened(self._layout.store) as store,
-        ):
-            return (await self._workers.seal(request, taken, private, store)).outputs
+        with ExitStack() as stack:
+            store = stack.enter_context(opened(self._layout.store))
+            links = open_links(store) if self._deduplicate else None
+            if links is not None:
+                stack.callback(os.close, links)
+            return await self._workers.seal_outputs(
+                request,
+                outputs_fd=stack.enter_context(opened(left.workplace.store)),
+                private_fd=stack.enter_context(opened(left.private)),
+                links_fd=links,
+            )
 
     async def _check_constraints(self, derivation: Derivation, infos: Sequence[PathInfo]) -> None:
         for constraint in constraints_of(derivation):
@@ -162,7 +179,7 @@ def _fixed_content(derivation: Derivation) -> FixedContent | None:
     if not derivation.is_fixed_output:
         return None
     recursive, digest = derivation.outputs["out"].fixed_content()
-    return FixedContent(digest.algorithm, digest.value, recursive)
+    return FixedContent(digest.algorithm, recursive, digest.value)
 
 
 def _info(
@@ -177,13 +194,14 @@ def _info(
     )
 
 
-def _mismatch(derivation: Derivation, error: ContentMismatchError) -> HashMismatch:
-    algorithm = HashAlgorithm.parse(error.fixed.algorithm)
+def _mismatch(derivation: Derivation, actual: Digest) -> HashMismatch:
+    output = derivation.outputs["out"]
+    _, expected = output.fixed_content()
     return HashMismatch(
-        path=StorePath(error.path),
-        algorithm=derivation.outputs["out"].hash_algorithm,
-        expected=_shown(Digest(algorithm, error.fixed.digest)),
-        actual=_shown(Digest(algorithm, error.actual)),
+        path=StorePath(output.path),
+        algorithm=output.hash_algorithm,
+        expected=_shown(expected),
+        actual=_shown(actual),
     )
 
 

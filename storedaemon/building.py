@@ -12,7 +12,8 @@ from functools import partial
 import trio
 
 from builder.build import Builder, Workshop
-from builder.cleaning import Cleaner
+from builder.cleaning import Cleaner, tree_deleter
+from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
 from builder.eviction import end_processes
 from builder.keeping import Keeper
@@ -23,6 +24,7 @@ from builder.platforms import Machine, native_system
 from builder.realise import Realiser
 from builder.scheduler import Scheduler
 from builder.sealing import Sealer
+from builder.slots import Slots
 from builder.spawner.client import Spawner
 from builder.users import BuildUsers
 from locker.pathlocks import PathLocks
@@ -32,6 +34,7 @@ from store.derivations import Derivation, derivation_name, parse_derivation
 from store.layout import Layout
 from store.paths import StoreDirectory, StorePath
 from store.worker.client import StoreWorkers
+from storedaemon.build_events import ReportedRealiser
 
 # Build users that were not needed for so long are left to other daemons.
 IDLE_SECONDS = 30.0
@@ -57,23 +60,25 @@ class Building:
 
     Attributes:
         scheduler: Builds what clients want.
+        slots: How many builds run, may run, and wait.
+        derivations: Those that were read lately.
         cleaner: Deletes what builds leave behind.
         users: Whom builders run as; None for the daemon's own user.
     """
 
     scheduler: Scheduler
+    slots: Slots
+    derivations: DerivationCache
     cleaner: Cleaner
     users: BuildUsers | None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Build until cancelled; what builds leave behind is still deleted then."""
-        async with trio.open_nursery() as outer:
-            await outer.start(self.cleaner.run)
-            async with trio.open_nursery() as inner:
-                if self.users is not None:
-                    inner.start_soon(self._release_users, self.users)
-                await inner.start(self.scheduler.run)
-                task_status.started()
+        """Build until cancelled; the cleaner must run before, and until after."""
+        async with trio.open_nursery() as nursery:
+            if self.users is not None:
+                nursery.start_soon(self._release_users, self.users)
+            await nursery.start(self.scheduler.run)
+            task_status.started()
 
     async def _release_users(self, users: BuildUsers) -> None:
         while True:
@@ -86,7 +91,8 @@ def make_building(materials: Materials) -> Building:
     """Make everything that builds."""
     directory, database = materials.directory, materials.database
     derivations = DerivationCache(partial(read_text, None), partial(_parse, directory))
-    cleaner = Cleaner(materials.workers.delete)
+    delete = tree_deleter(materials.workers)
+    cleaner = Cleaner(delete)
     users = _users(materials)
     workshop = Workshop(
         layout=materials.layout,
@@ -98,12 +104,12 @@ def make_building(materials: Materials) -> Building:
         spawner=materials.spawner,
         sealer=_sealer(materials),
         cleaner=cleaner,
-        keeper=Keeper(materials.workers.delete),
+        keeper=Keeper(delete),
         users=users,
     )
     realiser = Realiser(materials.settings, database, materials.locks, Builder(workshop))
-    scheduler = Scheduler(directory, Planner(database, derivations.get), realiser)
-    return Building(scheduler, cleaner, users)
+    scheduler = Scheduler(directory, Planner(database, derivations.get), ReportedRealiser(realiser))
+    return Building(scheduler, realiser.slots, derivations, cleaner, users)
 
 
 def _parse(directory: StoreDirectory, text: bytes, path: StorePath) -> Derivation:
@@ -132,6 +138,7 @@ def _host(materials: Materials) -> Host:
     return Host(
         machine=Machine(settings.system, os.uname().machine),
         environment=materials.environment,
+        devices=(*DEVICES, "kvm") if os.path.exists("/dev/kvm") else DEVICES,
         chroot_directories=settings.chroot_directories,
         impersonate_linux_26=settings.impersonate_linux_26,
     )

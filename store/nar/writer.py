@@ -39,13 +39,6 @@ def write(events: Iterable[NarEvent]) -> Iterator[bytes | memoryview]:
     yield writer.take()
 
 
-def file_surroundings(size: int, *, executable: bool) -> tuple[bytes, bytes]:
-    """Return what comes before and after the content in the archive of a single file."""
-    head = nar.EXECUTABLE if executable else nar.REGULAR
-    before = nar.MAGIC.data + head.data + size.to_bytes(8, "little")
-    return before, nar.PADDINGS[size & 7] + nar.CLOSE_ROOT.data
-
-
 class _Writer:
     """Collects the structure between two pieces of content."""
 
