@@ -44,13 +44,14 @@ class HelperClients:
         return cls(
             Locker(AsyncChannel(helpers.locker.socket, CODEC)),
             Spawner.from_helper(helpers.spawner, monitor),
-            StoreWorkers.from_helpers(helpers.workers),
+            StoreWorkers(helpers.workers),
         )
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """Name what must run for as long as the helpers are used."""
         yield "locker", self.locker.run
         yield "spawner", self.spawner.run
+        yield "workers", self.workers.run
 
     def close(self) -> None:
         """Close the channels, which ends the helpers."""
