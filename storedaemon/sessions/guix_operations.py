@@ -10,7 +10,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from builder.events import BuildEvent
+from builder.errors import BuildError
+from builder.events import BuildEvent, BuildFailed, FailureKind
 from storedaemon.operations import additions, builds, info, maintenance, options, queries, roots
 from storedaemon.services import Services
 from storedaemon.session import Session
@@ -82,8 +83,24 @@ async def add_text_to_store(
 async def build_paths(
     services: Services, session: Session, asked: m.BuildPaths, tell: Tell
 ) -> m.Reply:
-    """Answer BuildPaths."""
-    await builds.build_paths(services, session, asked.paths, asked.mode, tell)
+    """Answer BuildPaths.
+
+    A result that differs from an earlier one ends the C++ daemon's request there
+    and then, so its text is the error that clients expect.
+    """
+    differing: list[str] = []
+
+    async def listen(event: BuildEvent) -> None:
+        if isinstance(event, BuildFailed) and event.kind is FailureKind.NOT_DETERMINISTIC:
+            differing.append(event.message)
+        await tell(event)
+
+    try:
+        await builds.build_paths(services, session, asked.paths, asked.mode, listen)
+    except BuildError as error:
+        if differing:
+            raise BuildError(differing[0], FailureKind.NOT_DETERMINISTIC) from error
+        raise
     return _DONE
 
 

@@ -39,8 +39,12 @@ class Receiver:
         self._sock = sock
         self._left = 0
         self._peeks = sock.family == socket.AF_UNIX
-        if self._peeks:
-            sock.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+        try:
+            if self._peeks:
+                sock.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+        except OSError:
+            # Some sandboxed kernels have no such option; it is slower without.
+            self._peeks = False
 
     async def receive(self) -> bytes:
         """Give what the client sends next, once it does; nothing at its end.

@@ -44,6 +44,9 @@ ERROR = 0x63787470
 STATUS_SINCE = 8
 """The first minor whose errors carry a status; a status of 0 is left out for any."""
 
+SETTINGS_ONLY = 0x61
+"""The first minor that says in SetOptions' settings what were fields before."""
+
 
 def major(version: int) -> int:
     """Give the part of a version that both ends must share."""
@@ -164,13 +167,13 @@ _SET_OPTIONS = (
     Field("keep_going", BOOLEAN),
     Field("fallback", BOOLEAN),
     Field("verbosity", U32_KIND),
-    Field("max_jobs", U32_KIND, before=0x61),
-    Field("max_silent_time", U32_KIND, before=0x61),
+    Field("max_jobs", U32_KIND, before=SETTINGS_ONLY),
+    Field("max_silent_time", U32_KIND, before=SETTINGS_ONLY),
     Field("use_build_hook", BOOLEAN, since=2),
     Field("build_verbosity", U32_KIND, since=4),
     Field("log_type", U32_KIND, since=4),
     Field("print_build_trace", BOOLEAN, since=4),
-    Field("build_cores", U32_KIND, since=6, before=0x61),
+    Field("build_cores", U32_KIND, since=6, before=SETTINGS_ONLY),
     Field("use_substitutes", BOOLEAN, since=10),
     Field("settings", Many(Pair()), since=12),
 )

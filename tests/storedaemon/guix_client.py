@@ -70,7 +70,7 @@ class GuixClient:
     ) -> None:
         self.socket.close()
 
-    def call(self, request: m.Request, body: Iterable[bytes] = ()) -> m.Reply:
+    def call(self, request: m.Request, body: Iterable[bytes | memoryview] = ()) -> m.Reply:
         """Make a request, and wait for its reply.
 
         Raises:
@@ -134,7 +134,7 @@ class GuixClient:
     def add_nar(
         self,
         name: str,
-        archive: Iterable[bytes],
+        archive: Iterable[bytes | memoryview],
         *,
         recursive: bool = True,
         algorithm: str = "sha256",
@@ -164,6 +164,7 @@ class GuixClient:
     ) -> None:
         """Set options; settings are named with underscores for dashes."""
         pairs = tuple((name.replace("_", "-"), str(value)) for name, value in settings.items())
+        old = guix.minor(self._wire.version) < guix.SETTINGS_ONLY
         self.call(
             m.SetOptions(
                 keep_failed=keep_failed,
@@ -174,6 +175,9 @@ class GuixClient:
                 print_build_trace=print_build_trace,
                 use_substitutes=False,
                 settings=pairs,
+                max_jobs=1 if old else None,
+                max_silent_time=0 if old else None,
+                build_cores=0 if old else None,
             )
         )
 
@@ -189,15 +193,20 @@ class GuixClient:
 
     def _finish(self) -> m.Reply:
         while True:
-            event = self._next()
-            if isinstance(event, LogText):
-                self.output.append(event.data)
-            elif isinstance(event, DataWanted):
+            event = self.next_event()
+            if isinstance(event, DataWanted):
                 self.socket.sendall(self._wire.chunk(b""))
             elif isinstance(event, Failed):
                 raise RequestFailedError(event.message, event.status)
             elif isinstance(event, Finished):
                 return event.reply
+
+    def next_event(self) -> Event:
+        """Wait for the next event; what the daemon shows is kept in `output` too."""
+        event = self._next()
+        if isinstance(event, LogText):
+            self.output.append(event.data)
+        return event
 
     def _next(self) -> Event:
         while (event := self._wire.next_event()) is None:
