@@ -44,7 +44,7 @@ class HelperClients:
         return cls(
             Locker(AsyncChannel(helpers.locker.socket, CODEC)),
             Spawner.from_helper(helpers.spawner, monitor),
-            StoreWorkers(helpers.workers),
+            StoreWorkers.from_helpers(helpers.workers),
         )
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:

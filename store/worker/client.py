@@ -7,7 +7,7 @@ points: `StoreWorkers.run` as a task, then its other coroutines.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import trio
@@ -77,13 +77,18 @@ class StoreWorkers:
     """Has work done by store workers.
 
     Args:
-        helpers: The workers, started as ``store.worker``.
+        channels: One to each worker, with `CODEC`; owned from here on.
     """
 
-    def __init__(self, helpers: Sequence[StartedHelper]) -> None:
-        self._workers = [_Worker(AsyncChannel(helper.socket, CODEC)) for helper in helpers]
+    def __init__(self, channels: Iterable[AsyncChannel]) -> None:
+        self._workers = [_Worker(channel) for channel in channels]
         self._idle = deque(self._workers)
         self._waiters: deque[_Waiter] = deque()
+
+    @classmethod
+    def from_helpers(cls, helpers: Iterable[StartedHelper]) -> "StoreWorkers":
+        """Make the pool of processes that were started as ``store.worker``."""
+        return cls(AsyncChannel(helper.socket, CODEC) for helper in helpers)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Receive answers until cancelled, or until the last worker is gone."""

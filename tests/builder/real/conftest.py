@@ -213,7 +213,7 @@ async def _opened(
         nursery.start_soon(client.run)
         spawner = Spawner.from_helper(helpers.spawner, monitor)
         nursery.start_soon(spawner.run)
-        workers = StoreWorkers(helpers.workers)
+        workers = StoreWorkers.from_helpers(helpers.workers)
         nursery.start_soon(workers.run)
         database = await stack.enter_async_context(StoreDatabase.open(layout))
         roots = await stack.enter_async_context(TempRoots.open(layout, client))
