@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The store database as its callers see it."""
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
 from store.database import NewItem, StoreDatabase
@@ -36,7 +36,7 @@ async def test_a_new_database_is_one_the_other_daemon_knows(layout: Layout):
     async with StoreDatabase.open(layout):
         pass
     assert read(layout.schema_file) == "7"
-    raw = sqlite3.connect(layout.database_file)
+    raw = apsw.Connection(layout.database_file)
     tables = {row[0] for row in raw.execute("select name from sqlite_schema where sql not null")}
     assert tables == {
         "ValidPaths",
@@ -49,7 +49,7 @@ async def test_a_new_database_is_one_the_other_daemon_knows(layout: Layout):
         "FailedPaths",
         "sqlite_sequence",
     }
-    assert raw.execute("pragma journal_mode").fetchone() == ("wal",)
+    assert raw.pragma("journal_mode") == "wal"
     raw.close()
 
 
@@ -93,7 +93,7 @@ async def test_rows_have_the_other_daemons_form(
     """The hash is written in base 16; an unknown size and deriver are NULL."""
     info = make_info("a", size=0)
     await database.register([NewItem(info)])
-    raw = sqlite3.connect(layout.database_file)
+    raw = apsw.Connection(layout.database_file)
     rows = raw.execute("select path, hash, deriver, narSize from ValidPaths").fetchall()
     raw.close()
     assert rows == [(info.path, f"sha256:{info.nar_hash.base16}", None, None)]
@@ -292,9 +292,8 @@ async def test_a_damaged_row_is_named(
 ):
     """And harms nothing else."""
     await database.register([NewItem(make_info("a"))])
-    raw = sqlite3.connect(layout.database_file)
-    with raw:
-        raw.execute("update ValidPaths set hash = ?", (field,))
+    raw = apsw.Connection(layout.database_file)
+    raw.execute("update ValidPaths set hash = ?", (field,))
     raw.close()
     with pytest.raises(DatabaseError) as caught:
         database.path_info(make_path("a"))

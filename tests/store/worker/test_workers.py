@@ -38,7 +38,7 @@ async def workers(
     helpers: list[StartedHelper], nursery: trio.Nursery
 ) -> AsyncIterator[StoreWorkers]:
     """A pool of two workers."""
-    workers = StoreWorkers(helpers)
+    workers = StoreWorkers.from_helpers(helpers)
     await nursery.start(workers.run)
     yield workers
     workers.close()
