@@ -36,6 +36,11 @@ class AsyncChannel:
         self._turn = trio.StrictFIFOLock()
         self._burst = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether this end was closed."""
+        return self._socket.fileno() < 0
+
     async def send(self, message: object, fds: Sequence[int] = ()) -> None:
         """Send a message with duplicates of the descriptors; messages keep their order.
 
@@ -113,11 +118,11 @@ class AsyncChannel:
             raise ChannelClosedError("this end of the channel is closed") from error
 
     def _check_open(self) -> None:
-        if self._socket.fileno() < 0:
+        if self.closed:
             raise ChannelClosedError("this end of the channel is closed")
 
     def close(self) -> None:
         """Close the socket; waiting tasks get `ChannelClosedError`, and the helper ends."""
-        if self._socket.fileno() >= 0:
+        if not self.closed:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

@@ -92,6 +92,11 @@ class Lease:
     async def __aexit__(self, *_: object) -> None:
         await self.release()
 
+    @property
+    def lost(self) -> bool:
+        """Whether the locker is gone, and the locks with it."""
+        return self._locker.closed
+
     def extend(self, first: int, count: int) -> None:
         """Add tokens that were granted; for `Locker`."""
         if count:
@@ -126,6 +131,11 @@ class Locker:
     def statistics(self) -> LockerStatistics:
         """Give counts for status displays and tests."""
         return LockerStatistics(self._held, len(self._requests), self._acquired)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the locker is gone."""
+        return self._channel.closed
 
     def close(self) -> None:
         """Close the channel: the locker ends, and every lock is released."""

@@ -94,12 +94,14 @@ class PathLease:
         leases, self._leases = self._leases, []
         for path, fd in local:
             try:
-                if self._unlink((path,)):
+                if self._delete and self._unlink((path,)):
                     mark_stale(fd)
             finally:
                 os.close(fd)
         for paths, lease in leases:
-            await lease.release(deleted=self._unlink(paths))
+            # Without a lock of ours the file may be somebody else's by now.
+            deleted = self._delete and not lease.lost and self._unlink(paths)
+            await lease.release(deleted=deleted)
 
     def _unlink(self, paths: Sequence[str]) -> bool:
         """Unlink lock files that may go; say whether they were.
@@ -107,7 +109,7 @@ class PathLease:
         A file that a task of ours waits for stays, and the task deletes it in its turn. Else
         all who wait would start again at each release.
         """
-        if not self._delete or any(path in self._awaited for path in paths):
+        if any(path in self._awaited for path in paths):
             return False
         for path in paths:
             # Removing the file is a courtesy; that it is gone already must not fail a build.

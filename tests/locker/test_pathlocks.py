@@ -10,9 +10,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from locker.aio import AsyncChannel
 from locker.client import Locker
 from locker.errors import LockError
+from locker.messages import CODEC
 from locker.pathlocks import MAX_LOCAL, PathLease, PathLocks
+from locker.start import start_helper
 
 if TYPE_CHECKING:
     from tests.locker.conftest import HoldElsewhere
@@ -302,6 +305,20 @@ async def test_daemons_of_both_kinds_exclude_each_other(
     codes = [await trio.to_thread.run_sync(other.wait) for other in others]
     assert codes == [0, 0]
     assert counter.read_text() == "300"
+
+
+async def test_a_lock_that_was_lost_deletes_nothing(tmp_path: Path) -> None:
+    """The lock file may be another daemon's by now, who must not lose it."""
+    helper = start_helper("locker")
+    locker = Locker(AsyncChannel(helper.socket, CODEC))
+    paths = [str(tmp_path / str(number)) for number in range(MAX_LOCAL + 1)]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(locker.run)
+        lease = await PathLocks(locker).acquire(paths)
+        nursery.cancel_scope.cancel()
+    await lease.release(delete=True)
+    assert all(lock_file(path).exists() for path in paths)
+    await trio.to_thread.run_sync(os.waitpid, helper.pid, 0)
 
 
 async def test_a_lease_can_be_a_block(locks: PathLocks, item: str) -> None:
