@@ -5,19 +5,62 @@ A `Container` is decided by the planner and executed by the spawner; this module
 decides nothing about builds and touches nothing. Every value survives CBOR.
 Text that builders choose (arguments, environment) is bytes; paths are text.
 
+What is put into a container's root is in `operations`, whose names are here, too.
 Entry points: `Container`, and `arrange`, which orders the operations on a root.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+
+from builder.operations import (
+    DEVICES,
+    Bind,
+    Devices,
+    Directory,
+    File,
+    Operation,
+    Proc,
+    PseudoTerminals,
+    SharedMemory,
+    Symlink,
+    Tmpfs,
+    arrange,
+    check_path,
+)
+
+__all__ = [
+    "ALL_NAMESPACES",
+    "DEVICES",
+    "GUEST_GID",
+    "GUEST_UID",
+    "Bind",
+    "Command",
+    "Container",
+    "Devices",
+    "Directory",
+    "File",
+    "GuestIdentity",
+    "HostIdentity",
+    "Identity",
+    "Limit",
+    "Namespace",
+    "Operation",
+    "Persona",
+    "Personality",
+    "Proc",
+    "PseudoTerminals",
+    "Root",
+    "SameIdentity",
+    "SharedMemory",
+    "Symlink",
+    "Tmpfs",
+    "arrange",
+]
 
 GUEST_UID = 30001
 GUEST_GID = 30000
 """The ids of a builder in a user namespace, as Guix has chosen them: builds can see them."""
-
-DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
-"""The devices that every builder may use; the planner adds ``kvm`` where it exists."""
 
 MAX_HOST_NAME = 64
 
@@ -33,199 +76,6 @@ class Namespace(StrEnum):
 
 
 ALL_NAMESPACES = tuple(Namespace)
-
-
-def check_path(path: str) -> None:
-    """Refuse a path that is not plain and absolute.
-
-    Raises:
-        ValueError: The path is relative, or has ``..``, ``.``, double slashes or a NUL.
-    """
-    slashed = path + "/"
-    rough = "//" in slashed or "/./" in slashed or "/../" in slashed or "\0" in path
-    if path != "/" and (rough or not path.startswith("/")):
-        raise ValueError(f"`{path}' is not a plain absolute path")
-
-
-def check_target(path: str) -> None:
-    """Refuse a path that no operation may have as its target: a rough one, or the root.
-
-    Raises:
-        ValueError: See there.
-    """
-    check_path(path)
-    if path == "/":
-        raise ValueError("operations lie below the root; see `Root` for the root itself")
-
-
-@dataclass(frozen=True, slots=True)
-class Bind:
-    """A file or directory of the host, with everything mounted below it.
-
-    A symbolic link is not followed: the container gets a link with the same text,
-    because a mount would show what it points to.
-
-    Attributes:
-        source: Where it is outside.
-        target: Where it appears inside; parents are made, mode 0755.
-        read_only: Applies to what is mounted below it, too.
-        optional: Nothing is done where the source does not exist.
-        devices: Whether device nodes in it work.
-    """
-
-    source: str
-    target: str
-    read_only: bool = True
-    optional: bool = False
-    devices: bool = False
-
-    def __post_init__(self) -> None:
-        check_path(self.source)
-        check_target(self.target)
-
-    def describe(self) -> str:
-        """Say in a line what this does, for logs."""
-        access = "read-only" if self.read_only else "writable"
-        return f"bind {self.source} to {self.target}, {access}"
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A regular file with this content."""
-
-    target: str
-    contents: bytes
-    mode: int = 0o444
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-
-    def describe(self) -> str:
-        """Say in a line what this does, for logs."""
-        return f"write {len(self.contents)} bytes to {self.target}, mode {self.mode:04o}"
-
-
-@dataclass(frozen=True, slots=True)
-class Directory:
-    """A directory; one that exists already gets this mode and owner.
-
-    The numbers of the owner are those the container sees; None leaves it to who sets
-    the container up: root, or the only user that a user namespace knows.
-    """
-
-    target: str
-    mode: int = 0o755
-    uid: int | None = None
-    gid: int | None = None
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-
-    def describe(self) -> str:
-        """Say in a line what this does, for logs."""
-        owner = f"{'-' if self.uid is None else self.uid}:{'-' if self.gid is None else self.gid}"
-        return f"directory {self.target}, mode {self.mode:04o}, owner {owner}"
-
-
-@dataclass(frozen=True, slots=True)
-class Symlink:
-    """A symbolic link at `target` whose text is `destination`."""
-
-    target: str
-    destination: str
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-
-    def describe(self) -> str:
-        """Say in a line what this does, for logs."""
-        return f"link {self.target} to {self.destination}"
-
-
-@dataclass(frozen=True, slots=True)
-class Tmpfs:
-    """A new, empty file system in memory; `size` in bytes, None for the kernel's default."""
-
-    target: str
-    size: int | None = None
-    mode: int = 0o755
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-
-    def describe(self) -> str:
-        """Say in a line what this does, for logs."""
-        size = "default size" if self.size is None else f"{self.size} bytes"
-        return f"tmpfs on {self.target}, mode {self.mode:04o}, {size}"
-
-
-@dataclass(frozen=True, slots=True)
-class Proc:
-    """The process file system of the container's own PID namespace."""
-
-    target: str = "/proc"
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-
-    def describe(self) -> str:
-        """Say in a line what this does, for logs."""
-        return f"proc on {self.target}"
-
-
-@dataclass(frozen=True, slots=True)
-class Devices:
-    """A read-only directory of device nodes of the host, with everything else ``/dev`` needs.
-
-    That is: ``fd``, ``stdin``, ``stdout``, ``stderr``, and mount points ``shm`` and
-    ``pts`` with the link ``ptmx``, for `SharedMemory` and `PseudoTerminals`.
-    """
-
-    target: str = "/dev"
-    nodes: tuple[str, ...] = DEVICES
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-        for node in self.nodes:
-            if not node or "/" in node or node in (".", ".."):
-                raise ValueError(f"`{node}' is no name of a device")
-
-    def describe(self) -> str:
-        """Say in a line what this does, for logs."""
-        return f"devices {', '.join(self.nodes)} on {self.target}"
-
-
-@dataclass(frozen=True, slots=True)
-class SharedMemory:
-    """A tmpfs of mode 1777 for POSIX shared memory."""
-
-    target: str = "/dev/shm"  # noqa: S108 - inside the container it is private
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-
-    def describe(self) -> str:
-        """Say in a line what this does, for logs."""
-        return f"shared memory on {self.target}"
-
-
-@dataclass(frozen=True, slots=True)
-class PseudoTerminals:
-    """An own instance of devpts, whose ``ptmx`` anybody may open."""
-
-    target: str = "/dev/pts"
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-
-    def describe(self) -> str:
-        """Say in a line what this does, for logs."""
-        return f"devpts on {self.target}"
-
-
-Operation = (
-    Bind | File | Directory | Symlink | Tmpfs | Proc | Devices | SharedMemory | PseudoTerminals
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,43 +277,3 @@ class Container:
         if self.isolated:
             yield f"in {self.root.path or 'a new tmpfs'}"
             yield from (operation.describe() for operation in self.operations)
-
-
-def _depth(operation: Operation) -> int:
-    return operation.target.count("/")
-
-
-def _is_redundant(operation: Operation, outer: Bind | None) -> bool:
-    """Tell whether a bind shows what another one shows at the same place already."""
-    if outer is None or not isinstance(operation, Bind):
-        return False
-    below = operation.target.removeprefix(outer.target)
-    same_place = operation.source == outer.source.rstrip("/") + below
-    same_access = (operation.read_only, operation.devices) == (outer.read_only, outer.devices)
-    return same_place and same_access
-
-
-def _covering(operation: Operation, placed: dict[str, Operation]) -> Bind | None:
-    """Give the bind that covers a target, unless something else lies between them."""
-    parent = operation.target
-    while parent := parent.rpartition("/")[0]:
-        outer = placed.get(parent)
-        if outer is not None:
-            return outer if isinstance(outer, Bind) else None
-    return None
-
-
-def arrange(operations: Iterable[Operation]) -> tuple[Operation, ...]:
-    """Order operations so that they can be executed, and drop those without effect.
-
-    Parents come before what lies in them; among operations of one depth the given order
-    stays. Of several operations with one target the last wins. A bind of what the bind of
-    a parent directory shows there anyway, with the same access, is dropped.
-    """
-    last = {operation.target: operation for operation in operations}
-    placed: dict[str, Operation] = {}
-    for operation in sorted(last.values(), key=_depth):
-        outer = _covering(operation, placed)
-        if not _is_redundant(operation, outer):
-            placed[operation.target] = operation
-    return tuple(placed.values())

@@ -26,6 +26,8 @@ from builder.spawner.syscalls import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MOVE_MOUNT_F_EMPTY_PATH,
+    MS_BIND,
+    MS_REC,
     OPEN_TREE_CLONE,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
@@ -33,6 +35,7 @@ from builder.spawner.syscalls import (
     fsmount,
     fsopen,
     how_to_open,
+    mount,
     mount_attributes,
     mount_setattr,
     move_mount,
@@ -43,6 +46,8 @@ from builder.spawner.syscalls import (
 AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
 _CLONE_TREE = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW
+_MAX_OPEN = 64  # directories kept open: far below any limit of descriptors
+_ATTRIBUTES_BELOW = AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW
 _DIRECTORY = how_to_open(os.O_PATH | os.O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
 _SEALED = mount_attributes(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 _LINKS = (
@@ -89,11 +94,11 @@ def fill_devices(directory: int, nodes: tuple[bytes, ...]) -> None:
         os.symlink(destination, name, dir_fd=directory)
     for node in nodes:
         os.mknod(node, stat.S_IFREG | 0o600, dir_fd=directory)
-        mount = mount_tree(b"/dev/" + node)
+        tree = mount_tree(b"/dev/" + node)
         try:
-            move_mount(mount, b"", directory, node, MOVE_MOUNT_F_EMPTY_PATH)
+            move_mount(tree, b"", directory, node, MOVE_MOUNT_F_EMPTY_PATH)
         finally:
-            os.close(mount)
+            os.close(tree)
     mount_setattr(directory, b"", AT_EMPTY_PATH | AT_RECURSIVE, _SEALED, len(_SEALED))
 
 
@@ -109,16 +114,16 @@ def make_device_template(nodes: tuple[bytes, ...]) -> DeviceTemplate | None:
 
     Linux 6.15 has lifted that, and a user without privileges cannot mount here at all.
     """
-    mount = -1
+    tree = -1
     try:
-        mount = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
-        fill_devices(mount, nodes)
-        os.close(open_tree(mount, b"", _CLONE_TREE | AT_EMPTY_PATH))
+        tree = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
+        fill_devices(tree, nodes)
+        os.close(open_tree(tree, b"", _CLONE_TREE | AT_EMPTY_PATH))
     except OSError:
-        if mount >= 0:
-            os.close(mount)
+        if tree >= 0:
+            os.close(tree)
         return None
-    return DeviceTemplate(mount, nodes)
+    return DeviceTemplate(tree, nodes)
 
 
 class Workshop:
@@ -133,6 +138,7 @@ class Workshop:
         self._root = root
         self._template = devices
         self._parents: dict[bytes, int] = {b"": root}
+        self._working_directory = -1
         self._executors: tuple[Callable[..., None], ...] = (
             self._bind,
             self._make_file,
@@ -149,6 +155,8 @@ class Workshop:
             OSError: It failed.
         """
         _, action, *arguments = step
+        if len(self._parents) > _MAX_OPEN:
+            self.close()
         self._executors[action](*arguments)
 
     def close(self) -> None:
@@ -156,6 +164,8 @@ class Workshop:
         for path, fd in self._parents.items():
             if path:
                 os.close(fd)
+        self._parents = {b"": self._root}
+        self._working_directory = -1
 
     def _parent(self, path: bytes) -> int:
         """Give a descriptor of a directory, which is made if it is missing."""
@@ -170,13 +180,14 @@ class Workshop:
             self._parents[path] = fd
         return fd
 
-    def _attach(self, mount: int, parent: bytes, name: bytes) -> None:
+    def _attach(self, tree: int, parent: bytes, name: bytes) -> None:
         """Put a mount in its place; directories opened beneath the place are forgotten."""
-        move_mount(mount, b"", self._parent(parent), name, MOVE_MOUNT_F_EMPTY_PATH)
+        move_mount(tree, b"", self._parent(parent), name, MOVE_MOUNT_F_EMPTY_PATH)
         place = parent + b"/" + name
         covered = [p for p in self._parents if p == place or p.startswith(place + b"/")]
         for path in covered:
             os.close(self._parents.pop(path))
+            self._working_directory = -1  # its number may come back for another one
 
     def make_place(self, parent: bytes, name: bytes) -> None:
         """Make sure that there is something to mount a directory on.
@@ -190,29 +201,41 @@ class Workshop:
         self, parent: bytes, name: bytes, source: bytes, attributes: bytes, missing_is_error: int
     ) -> None:
         try:
-            mount = mount_tree(source)
+            mode = os.lstat(source).st_mode
         except FileNotFoundError:
             if missing_is_error:
                 raise
             return
+        above = self._parent(parent)
+        if stat.S_ISLNK(mode):
+            os.symlink(os.readlink(source), name, dir_fd=above)
+            return
         try:
-            kind = stat.S_IFMT(os.fstat(mount).st_mode)
-            if kind == stat.S_IFLNK:
-                destination = os.readlink(b"", dir_fd=mount)
-                os.symlink(destination, name, dir_fd=self._parent(parent))
-                return
-            if kind == stat.S_IFDIR:
-                self.make_place(parent, name)
+            if stat.S_ISDIR(mode):
+                os.mkdir(name, 0o755, dir_fd=above)
             else:
-                self._make_file_place(parent, name)
-            mount_setattr(mount, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, len(attributes))
-            self._attach(mount, parent, name)
-        finally:
-            os.close(mount)
+                os.mknod(name, stat.S_IFREG | 0o600, dir_fd=above)
+        except FileExistsError:
+            self._bind_over(parent, name, source, attributes)
+        else:
+            self._bind_fresh(above, name, source, attributes)
 
-    def _make_file_place(self, parent: bytes, name: bytes) -> None:
-        with suppress(FileExistsError):
-            os.mknod(name, stat.S_IFREG | 0o600, dir_fd=self._parent(parent))
+    def _bind_fresh(self, above: int, name: bytes, source: bytes, attributes: bytes) -> None:
+        """Mount on what was just made, and so is no link, by the calls that take the least time."""
+        if self._working_directory != above:
+            os.fchdir(above)
+            self._working_directory = above
+        mount(source, name, None, MS_BIND | MS_REC, None)
+        mount_setattr(AT_FDCWD, name, _ATTRIBUTES_BELOW, attributes, len(attributes))
+
+    def _bind_over(self, parent: bytes, name: bytes, source: bytes, attributes: bytes) -> None:
+        """Mount on what was there, by the calls that follow no link."""
+        tree = mount_tree(source)
+        try:
+            mount_setattr(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, len(attributes))
+            self._attach(tree, parent, name)
+        finally:
+            os.close(tree)
 
     def _make_file(self, parent: bytes, name: bytes, contents: bytes, mode: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -246,22 +269,22 @@ class Workshop:
     def _make_devices(self, parent: bytes, name: bytes, nodes: tuple[bytes, ...]) -> None:
         template = self._template
         if template is not None and template.nodes == nodes:
-            mount = open_tree(template.mount, b"", _CLONE_TREE | AT_EMPTY_PATH)
+            tree = open_tree(template.mount, b"", _CLONE_TREE | AT_EMPTY_PATH)
         else:
-            mount = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
+            tree = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
             template = None
         try:
             self.make_place(parent, name)
-            self._attach(mount, parent, name)
+            self._attach(tree, parent, name)
             if template is None:
-                fill_devices(mount, nodes)
+                fill_devices(tree, nodes)
         finally:
-            os.close(mount)
+            os.close(tree)
 
     def _mount(self, parent: bytes, name: bytes, *file_system: Any) -> None:
-        mount = mount_file_system(*file_system)
+        tree = mount_file_system(*file_system)
         try:
             self.make_place(parent, name)
-            self._attach(mount, parent, name)
+            self._attach(tree, parent, name)
         finally:
-            os.close(mount)
+            os.close(tree)

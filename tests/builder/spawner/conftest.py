@@ -99,8 +99,8 @@ class Workbench:
             output = b"".join([chunk async for chunk in stream])
         return Outcome(await spawned.process.wait(), output.decode())
 
-    async def start(self, description: Container, marker: str = "ready\n") -> SpawnedProcess:
-        """Start a container and wait until it has written a word."""
+    async def start(self, description: Container) -> SpawnedProcess:
+        """Start a container and wait until it has written "ready"."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         async with trio.lowlevel.FdStream(reader) as stream:
             try:
@@ -109,7 +109,7 @@ class Workbench:
                 os.close(writer)
             await spawned.setup
             text = b""
-            while not text.endswith(marker.encode()):
+            while text != b"ready\n":
                 chunk = await stream.receive_some()
                 assert chunk, f"it ended after {text!r}"
                 text += chunk

@@ -150,7 +150,7 @@ int main(int argc, char **argv)
         if (!strcmp(argv[i], "privileges")) privileges();
         if (!strncmp(argv[i], "abstract:", 9)) network(argv[i] + 9);
         if (!strcmp(argv[i], "signal")) tell("signal", kill(atoi(argv[++i]), 0));
-        if (!strcmp(argv[i], "sleep")) pause();
+        if (!strcmp(argv[i], "sleep")) { puts("ready"); pause(); }
     }
     return 0;
 }

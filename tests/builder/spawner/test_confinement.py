@@ -102,8 +102,8 @@ async def test_plain_children_cannot_signal_each_other(
     for directory in list(Path(probe.source).parents)[:-2]:
         directory.chmod(0o711)
     program = f"{probe.source}/probe"
-    plain = replace(container(program, "modes", "sleep"), operations=(), namespaces=())
-    first = await bench.start(replace(plain, command=replace(plain.command, directory="/")), "0\n")
+    plain = replace(container(program, "sleep"), operations=(), namespaces=())
+    first = await bench.start(replace(plain, command=replace(plain.command, directory="/")))
     second = container(program, "signal", str(first.process.pid), operations=(), namespaces=())
     outcome = await bench.run(replace(second, operations=()))
     assert outcome.numbers == {"signal": errno.EPERM}

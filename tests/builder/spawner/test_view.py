@@ -243,6 +243,17 @@ async def test_mounts_made_after_the_last_container_are_seen(
         umount2(bytes(source), 0)
 
 
+async def test_thousands_of_inputs_are_bound(bench: Any, shell: Any, tmp_path: Path) -> None:
+    """A description of many operations arrives, and takes few descriptors of the spawner."""
+    (tmp_path / "item").mkdir()
+    binds = [Bind(str(tmp_path / "item"), f"/gnu/store/{i}") for i in range(2000)]
+    binds += [Bind(str(tmp_path / "item"), f"/{i}/below") for i in range(200)]
+    outcome = await bench.run(
+        shell("ls /gnu/store | wc -l; ls -d /*/below | wc -l", operations=tuple(binds))
+    )
+    assert [int(line) for line in outcome.lines] == [2000, 200]
+
+
 async def test_many_containers_run_at_once(bench: Any, shell: Any) -> None:
     """Requests are answered in order, and each gets its own process."""
     outcomes: list[str] = []
