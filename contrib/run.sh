@@ -37,7 +37,7 @@ write_configuration() {
 start() {
     say "starting a daemon in $run"
     setsid "$venv/bin/storedaemon" serve --config "$run/daemon.toml" \
-        </dev/null >>"$run/daemon.log" 2>&1 &
+        </dev/null >"$run/daemon.log" 2>&1 &
     local pid=$! attempt
     echo "$pid" >"$run/pid"
     for attempt in $(seq 200); do
@@ -45,6 +45,10 @@ start() {
         kill -0 "$pid" 2>/dev/null || break
         sleep 0.05
     done
+    give_up
+}
+
+give_up() {
     say "the daemon did not start; the end of $run/daemon.log is:"
     tail -n 20 "$run/daemon.log" >&2
     exit 1
@@ -68,7 +72,11 @@ mv "$run/daemon.toml.new" "$run/daemon.toml"
 running || start
 
 say "building $recipe"
-output=$("$venv/bin/storedaemon" --socket "$socket" build "$recipe" --link "$run/result")
+code=0
+output=$("$venv/bin/storedaemon" --socket "$socket" build "$recipe" --link "$run/result") || code=$?
+# The socket is there before the daemon is done starting, which may still fail.
+[ "$code" != 3 ] || running || give_up
+[ "$code" = 0 ] || exit "$code"
 
 echo "$output"
 say "running $output/bin/tally README.md"
