@@ -11,7 +11,7 @@ while the rest moves and the log starts over.
 import apsw
 import trio
 
-from store.database.connection import open_connection, translated_errors
+from store.database.connection import begin_log, open_connection, translated_errors
 from store.database.fairlock import FairLock
 from store.errors import DatabaseError
 
@@ -101,9 +101,7 @@ class _Move:
         try:
             with translated_errors("cannot move the write-ahead log"):
                 self._mover.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-                # The first commit to a new log syncs its header. Writing the number that is
-                # there anyway makes that commit ours.
-                self._mover.execute("begin immediate; pragma user_version = 0; commit").fetchall()
+                begin_log(self._mover)
         except apsw.BusyError:
             return None
         return 1

@@ -70,6 +70,18 @@ def after_commit(connection: apsw.Connection, hook: WalHook) -> None:
     connection.set_wal_hook(committed)
 
 
+def begin_log(connection: apsw.Connection) -> None:
+    """Make a commit that changes nothing; for a thread.
+
+    The first commit to a write-ahead log, new or started over, syncs its header.
+
+    Raises:
+        apsw.BusyError: Another process is writing.
+    """
+    version = connection.pragma("user_version")
+    connection.execute(f"begin immediate; pragma user_version = {version}; commit").fetchall()
+
+
 @contextmanager
 def translated_errors(doing: str) -> Iterator[None]:
     """Turn SQLite's errors, but for contention, into `DatabaseError`."""

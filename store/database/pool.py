@@ -2,12 +2,12 @@
 """The connections of one process: for the event loop, for big changes, for bulk queries."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import apsw
 import trio
 
-from store.database.connection import open_connection
+from store.database.connection import begin_log, open_connection, translated_errors
 
 # Each bulk query has a connection while it runs; more at once would only share the CPUs.
 _BULK_QUERIES = 4
@@ -25,6 +25,8 @@ class Connections:
         self._path = path
         self.loop = open_connection(path)
         self.thread = open_connection(path)
+        with suppress(apsw.BusyError), translated_errors("cannot write the store database"):
+            begin_log(self.thread)
         self._idle: list[apsw.Connection] = []
         self._limit = trio.CapacityLimiter(_BULK_QUERIES)
 
