@@ -114,7 +114,10 @@ def receive_datagram(sock: socket.socket, codec: Codec) -> tuple[Any, tuple[int,
         raise ChannelClosedError("the other end closed the channel")
     if ancillary or flags & _CUT:
         return _open(codec, data, _descriptors(ancillary), flags)
-    return codec.from_value(_complete(parse(data))), ()
+    value = parse(data)
+    if type(value) is int:
+        raise MessageError("a large message was announced without its memfd")
+    return codec.from_value(value), ()
 
 
 def _open(
@@ -147,12 +150,6 @@ def _refuse(problem: str) -> NoReturn:
 def _report_lost(message: object) -> NoReturn:
     name = type(message).__name__
     raise LostDescriptorsError(f"no room for the descriptors of a {name}", message)
-
-
-def _complete(value: Any) -> Any:
-    if type(value) is int:
-        raise MessageError("a large message was announced without its memfd")
-    return value
 
 
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:
