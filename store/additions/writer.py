@@ -146,8 +146,11 @@ class StoreWriter:
         make = partial(write_text, self._incoming.fd, name, text)
         try:
             received = make() if len(text) <= _SMALL else await trio.to_thread.run_sync(make)
-            await self._place(path, name, received, references, text)
-        finally:
+            placed = await self._place(path, name, received, references, text)
+        except BaseException:
+            await self._incoming.discard(name)
+            raise
+        if not placed:
             await self._incoming.discard(name)
 
     def begin_addition(
@@ -211,13 +214,13 @@ class StoreWriter:
         received: Received,
         references: frozenset[StorePath] = frozenset(),
         text: bytes | None = None,
-    ) -> None:
-        """Put an item into place and register it, under its lock."""
+    ) -> bool:
+        """Put an item into place and register it, under its lock; not if it is valid by then."""
         lease = await self._locks.acquire((path,))
         try:
             lease.delete_on_release()
             if self._database.is_valid(path):
-                return
+                return False
             outputs: Mapping[str, StorePath] = {}
             if is_derivation(path):
                 outputs = await self._check_derivation(path, name, references, text)
@@ -228,6 +231,7 @@ class StoreWriter:
             await self._register(NewItem(info, outputs))
         finally:
             await lease.release()
+        return True
 
     async def _register(self, item: NewItem) -> None:
         try:

@@ -381,3 +381,37 @@ async def test_private_directories_of_the_dead_are_swept(
         async with StoreWriter.open(*parts):
             assert alive in os.listdir(layout.store)
     assert os.listdir(layout.store) == [".links"]
+
+
+async def test_the_private_directory_is_a_temporary_root(
+    writer: StoreWriter, layout: Layout, temp_roots: TempRoots
+):
+    """No collector of either daemon deletes it, and nobody else can look into it."""
+    assert writer.store_fd >= 0
+    [name] = [name for name in os.listdir(layout.store) if name.startswith(".incoming")]
+    assert f"{layout.store}/{name}" in temp_roots.live()
+    assert stat.S_IMODE(os.stat(f"{layout.store}/{name}").st_mode) == 0o700
+
+
+async def test_many_clients_add_the_same_at_once(
+    writer: StoreWriter, temp_roots: TempRoots, database: StoreDatabase, layout: Layout
+):
+    """One of them makes it, and all get it."""
+    paths: list[StorePath] = []
+
+    async def add_all() -> None:
+        with temp_roots.session() as session:
+            for number in range(20):
+                paths.append(await writer.add_text(session, "t", b"%d" % number, []))
+                await trio.lowlevel.checkpoint()
+            paths.append(await add(writer, session, nar_of(TREE), recursive=True))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(add_all)
+    assert len(paths) == 6 * 21
+    assert await database.all_valid_paths() == set(paths)
+    assert entries(layout) == sorted(path.rpartition("/")[2] for path in set(paths))
+    for path in set(paths):
+        assert_registered(database, layout, path)
+    assert leftovers(layout) == []
