@@ -4,12 +4,18 @@
     client.py      the daemon's side: `Spawner`
     messages.py    what travels between both, imported by both
     main.py        the spawner's loop
+    script.py      a description, translated into what is quick to execute
+    room.py        namespaces made in advance
     clone.py       clone3: a child that is the daemon's
-    child.py       what the child does between clone and exec, step by step
-    root.py, mounts.py, identity.py, network.py, program.py, seccomp.py, landlock.py
+    child.py       what happens between namespaces and exec, step by step
+    root.py, mounts.py, identity.py, network.py, program.py, landlock.py
                    the steps
+    bpf.py, seccomp.py
+                   the filter of system calls
+    kit.py         what is prepared once for all children
     syscalls.py    the kernel's names for what Python does not offer
 
 It is started before the daemon has any thread, because a process with threads cannot
 safely be forked, and stays small, because the price of a fork is the size of its memory.
+It needs Linux 5.12, for mount_setattr.
 """

@@ -83,6 +83,7 @@ class Spawner:
                 pid, pidfd = self._build_house(script, setup, channels)
         except _SETUP_ERRORS as error:
             self._channel.send(SpawnRefused(number, setup.failure(error)))
+            gc.collect()  # it does not run by itself, and errors may leave cycles
             return
         self._channel.send(Spawned(number, pid), (pidfd,))
         os.close(pidfd)
@@ -104,7 +105,7 @@ class Spawner:
             return
         self._home.return_home()
         # If it fails, it is tried again when it is needed, and its failure then has a reader.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             self._home.enter_room(self._kit.loopback.get())
 
     def _let_room(self, setup: Setup, channels: Channels) -> tuple[int, int]:

@@ -11,6 +11,7 @@ Entry points: `LoopbackMessage` in the spawner, `bring_up` in a container.
 import os
 import socket
 import struct
+import sys
 
 _LOOPBACK_INDEX = 1  # the first interface of every new network namespace
 _NLMSG_ERROR = 2
@@ -49,9 +50,10 @@ class LoopbackMessage:
         Raises:
             RuntimeError: The process failed; its traceback is on standard error.
         """
-        if not self._data:
+        if self._reader >= 0:
             self._data = os.read(self._reader, 4096)
             os.close(self._reader)
+            self._reader = -1
             os.waitpid(self._pid, 0)
         if not self._data:
             raise RuntimeError("pyroute2 could not encode the request to bring up loopback")
@@ -62,6 +64,8 @@ def _encode_and_exit(writer: int) -> None:
     try:
         os.write(writer, encode_loopback_up())
         os._exit(0)
+    except Exception:  # noqa: BLE001 - whatever it is, this process must not go on
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type] - there is one
     finally:
         os._exit(1)
 
