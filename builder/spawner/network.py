@@ -64,8 +64,8 @@ def _encode_and_exit(writer: int) -> None:
     try:
         os.write(writer, encode_loopback_up())
         os._exit(0)
-    except Exception:  # noqa: BLE001 - whatever it is, this process must not go on
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type] - there is one
+    except Exception as error:  # noqa: BLE001 - whatever it is, this process must not go on
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(1)
 
