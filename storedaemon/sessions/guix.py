@@ -22,13 +22,13 @@ from storedaemon.session import Session
 from storedaemon.sessions.guix_additions import add_to_store
 from storedaemon.sessions.guix_operations import HANDLERS, LONG
 from storedaemon.sessions.guix_output import Audience, render
+from storedaemon.sessions.hangups import ends_at_hang_up
 from storedaemon.sessions.receiver import Receiver
 from storedaemon.sessions.sockets import (
     ClientGoneError,
     linger,
     send,
     send_now,
-    wait_for_hang_up,
 )
 from storedaemon.wire import messages as m
 from storedaemon.wire.errors import RemoteError
@@ -195,22 +195,13 @@ class _Connection:
 
     async def _perform_watched(self, request: m.Request) -> m.Reply:
         """Do what may take long, unless the client hangs up."""
-        handler = HANDLERS[type(request)]
-        result: m.Reply | Exception = ClientGoneError(f"it hung up during {type(request).__name__}")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cancel_on_hang_up, nursery.cancel_scope)
-            try:
-                result = await handler(self._services, self._session, request, self._tell)
-            except Exception as error:  # noqa: BLE001 - raised below, not in a group
-                result = error
-            nursery.cancel_scope.cancel()
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    async def _cancel_on_hang_up(self, scope: trio.CancelScope) -> None:
-        await wait_for_hang_up(self._sock)
-        scope.cancel()
+        kind = type(request)
+        reply: m.Reply | None = None
+        with ends_at_hang_up(self._sock):
+            reply = await HANDLERS[kind](self._services, self._session, request, self._tell)
+        if reply is None:
+            raise ClientGoneError(f"it hung up during {kind.__name__}")
+        return reply
 
     async def _tell(self, event: BuildEvent) -> None:
         frames = [self._wire.log(text) for text in render(event, self._audience)]

@@ -6,7 +6,6 @@ when it has nothing, which spares most round trips the way through the poll.
 """
 
 import contextlib
-import select
 import socket
 
 import trio
@@ -71,17 +70,6 @@ async def send(sock: socket.socket, data: bytes | bytearray) -> None:
         while sent < len(data):
             await trio.lowlevel.wait_writable(sock)
             sent += send_now(sock, view[sent:])
-
-
-async def wait_for_hang_up(sock: socket.socket) -> None:
-    """Return when the client has closed its end, whether or not it sent something before.
-
-    An epoll of its own asks for nothing but the hang-up: waiting for readability
-    would be over at once where a client has sent its next request ahead.
-    """
-    with contextlib.closing(select.epoll()) as epoll:
-        epoll.register(sock, select.EPOLLRDHUP)
-        await trio.lowlevel.wait_readable(epoll.fileno())
 
 
 async def linger(sock: socket.socket, seconds: float) -> None:

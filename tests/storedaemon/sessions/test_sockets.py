@@ -7,14 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import trio
-import trio.testing
 
 from storedaemon.sessions.sockets import (
     ClientGoneError,
     linger,
     receive,
     send,
-    wait_for_hang_up,
 )
 
 Pair = tuple[socket.socket, socket.socket]
@@ -55,37 +53,6 @@ async def test_the_end_is_no_bytes(ends: Pair):
     ours, theirs = ends
     theirs.shutdown(socket.SHUT_WR)
     assert await receive(ours) == b""
-
-
-@pytest.mark.parametrize("sent_ahead", [b"", b"the next request"])
-async def test_a_hang_up_is_noticed_behind_bytes_that_nobody_read(ends: Pair, sent_ahead: bytes):
-    """Bytes sent ahead neither look like a hang-up nor hide one; nothing is read."""
-    ours, theirs = ends
-    theirs.send(sent_ahead or b"-")
-    if not sent_ahead:
-        ours.recv(1)
-    noticed = trio.Event()
-
-    async def watch() -> None:
-        await wait_for_hang_up(ours)
-        noticed.set()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        assert not noticed.is_set()
-        theirs.close()
-        with trio.fail_after(5):
-            await noticed.wait()
-    assert ours.recv(100) == sent_ahead
-
-
-async def test_watching_leaves_no_descriptor(ends: Pair):
-    """A watch that is cancelled closes what it opened."""
-    before = len(os.listdir("/proc/self/fd"))
-    with trio.move_on_after(0.01):
-        await wait_for_hang_up(ends[0])
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_a_client_in_full_flow_still_reads_the_last_answer(ends: Pair):
