@@ -70,6 +70,7 @@ class _Daemon:
     stop: Stop = field(init=False)
     monitor: ProcessMonitor = field(default_factory=ProcessMonitor)
     sessions: dict[int, Session] = field(default_factory=dict)
+    helpers_may_end: bool = False
 
     def __post_init__(self) -> None:
         self.stop = Stop(self.given.log)
@@ -96,6 +97,7 @@ class _Daemon:
             for name, part in clients.tasks():
                 nursery.start_soon(self.stop.guard, name, part)
             await self.stop.guard("daemon", partial(self._serve, clients))
+            self.helpers_may_end = True
             nursery.cancel_scope.cancel()
         clients.close()
 
@@ -110,12 +112,15 @@ class _Daemon:
                     nursery.cancel_scope.cancel()
             if starting.cancelled_caught:
                 return
-            async with trio.open_nursery() as parts:
-                parts.start_soon(self.stop.guard, "database", services.database.run)
-                parts.start_soon(self.stop.guard, "content index", services.content_index.run)
-                await parts.start(services.building.run)
-                await self._serve_clients(services)
-                parts.cancel_scope.cancel()
+            async with trio.open_nursery() as support:
+                support.start_soon(self.stop.guard, "database", services.database.run)
+                support.start_soon(self.stop.guard, "content index", services.content_index.run)
+                await support.start(services.building.cleaner.run)
+                async with trio.open_nursery() as building:
+                    await building.start(services.building.run)
+                    await self._serve_clients(services)
+                    building.cancel_scope.cancel()
+                support.cancel_scope.cancel()
 
     async def _cancel_at_stop(self, scope: trio.CancelScope) -> None:
         await self.stop.wait()
@@ -164,19 +169,19 @@ class _Daemon:
         )
 
     def _tell_ready(self) -> None:
-        self.given.notifier.ready()
         self.given.log.info(
             "ready",
             listening=[f"{each.dialect}:{each.address}" for each in self.given.listeners],
             ms=round((time.perf_counter() - self.given.started) * 1000),
         )
+        self.given.notifier.ready()
 
     async def _watch_helper(self, name: str, process: Process) -> None:
         """Stop the daemon when a helper ends: locks may be lost, and no other can be started."""
         status = await process.wait()
-        if not self.stop.asked:
+        if not self.helpers_may_end:
             self.given.log.error("helper ended", helper=name, status=status.describe())
-        self.stop.fail(f"helper {name} ended")
+            self.stop.fail(f"helper {name} ended")
 
     async def _end_helpers(self, processes: list[tuple[str, Process]]) -> None:
         """Wait until the helpers, whose channels are closed, have ended."""

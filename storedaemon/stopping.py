@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import trio
 
+from locker.errors import HelperError
 from store.errors import StoreError
 from storedaemon.logs import Logger
 
@@ -57,17 +58,20 @@ class Stop:
         await self._asked.wait()
 
     async def guard(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
-        """Run a part of the daemon; if it ends unasked, report why and stop the daemon in order."""
+        """Run a part of the daemon; if it ends unasked, report why and stop the daemon in order.
+
+        Errors that name what an owner can mend are told in a sentence, others with a traceback.
+        """
         try:
             await part()
-        except* StoreError as group:
+        except* (StoreError, HelperError) as group:
             self.fail(f"{name}: {_first(group)}")
         except* Exception:  # noqa: BLE001 - it is reported, and the daemon stops
             self._log.exception("part failed", part=name)
         self.fail(f"{name} ended")
 
 
-def _first(group: BaseExceptionGroup[StoreError]) -> BaseException:
+def _first(group: BaseExceptionGroup[StoreError | HelperError]) -> BaseException:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,12 +35,14 @@ class RunningDaemon:
         base: A directory of its own, with a short name, that everything else lies in.
         manager: The service manager's socket.
         faults_expected: Set by a test that breaks something on purpose.
+        sockets: What the names of its sockets begin with, where two daemons share a base.
     """
 
     base: Path
     manager: socket.socket
     process: "subprocess.Popen[bytes]" = field(init=False)
     faults_expected: bool = False
+    sockets: str = ""
 
     @property
     def store(self) -> str:
@@ -54,12 +57,12 @@ class RunningDaemon:
     @property
     def guix_socket(self) -> str:
         """Where Guix clients connect."""
-        return f"{self.base}/guix"
+        return f"{self.base}/{self.sockets}guix"
 
     @property
     def native_socket(self) -> str:
         """Where native clients connect."""
-        return f"{self.base}/native"
+        return f"{self.base}/{self.sockets}native"
 
     @property
     def pid(self) -> int:
@@ -88,15 +91,16 @@ class RunningDaemon:
 
     def wait_ready(self) -> None:
         """Wait until the daemon says that it serves clients."""
-        while True:
+        deadline = time.monotonic() + READY_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
             try:
-                message = self.manager.recv(4096)
+                if self.manager.recv(4096) == b"READY=1":
+                    return
             except TimeoutError:
-                self.process.kill()
-                self.process.wait()
-                pytest.fail(f"the daemon did not become ready:\n{self.errors()}")
-            if message == b"READY=1":
-                return
+                continue
+        self.process.kill()
+        self.process.wait()
+        pytest.fail(f"the daemon did not become ready:\n{self.errors()}")
 
     def errors(self) -> str:
         """What the daemon wrote to standard error."""
@@ -165,7 +169,7 @@ def finish(daemon: RunningDaemon) -> None:
         assert code == 0, daemon.errors()
         assert not os.path.exists(daemon.guix_socket)
         assert not os.path.exists(daemon.native_socket)
-        assert os.listdir(f"{daemon.state}/temproots") == []
+        assert str(daemon.pid) not in os.listdir(f"{daemon.state}/temproots")
     assert left == [], f"processes were left:\n{daemon.errors()}"
     if not daemon.faults_expected:
         assert not [fault for fault in FAULTS if fault in daemon.errors()], daemon.errors()
@@ -186,7 +190,7 @@ def start_daemon() -> Iterator[Callable[..., RunningDaemon]]:
         base.chmod(0o755)
         manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         manager.bind(f"{base}/notify")
-        manager.settimeout(READY_SECONDS)
+        manager.settimeout(0.5)
         daemon = RunningDaemon(base, manager)
         daemon.start(*options, environment=environment)
         daemons.append(daemon)
