@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What keeps items from being collected as garbage."""
 
+import trio
+
+from store import roots
+from store.errors import FileError
+from store.roots import add_indirect_root as make_link
 from storedaemon.services import Services
 from storedaemon.session import Session
 
@@ -14,6 +19,31 @@ async def add_temp_root(services: Services, session: Session, path: str) -> None
     await session.roots.add(services.directory.parse(path))
 
 
+async def add_indirect_root(services: Services, _session: Session, link: str) -> str:
+    """Let a client's symbolic link keep what it points to; return the link made for it.
+
+    Raises:
+        InvalidPathError: The link's name is not absolute.
+        OSError: The link cannot be made.
+    """
+    return await trio.to_thread.run_sync(roots.add_indirect_root, services.layout, link)
+
+
 async def sync_with_gc(services: Services, _session: Session) -> None:
     """Wait until no collection is going on."""
     await services.temp_roots.sync_with_collector()
+
+
+async def add_indirect_root(services: Services, _session: Session, path: str) -> None:
+    """Let a link outside the store, which may come to be later, keep what it points to.
+
+    Raises:
+        InvalidPathError: The path is not absolute.
+        FileError: No link to it can be made.
+    """
+    try:
+        make_link(services.layout, path)
+    except OSError as error:
+        raise FileError(
+            f"cannot make an indirect root for `{path:.200}': {error.strerror}"
+        ) from error
