@@ -4,8 +4,6 @@
 import trio
 
 from store import roots
-from store.errors import FileError
-from store.roots import add_indirect_root as make_link
 from storedaemon.services import Services
 from storedaemon.session import Session
 
@@ -32,18 +30,3 @@ async def add_indirect_root(services: Services, _session: Session, link: str) ->
 async def sync_with_gc(services: Services, _session: Session) -> None:
     """Wait until no collection is going on."""
     await services.temp_roots.sync_with_collector()
-
-
-async def add_indirect_root(services: Services, _session: Session, path: str) -> None:
-    """Let a link outside the store, which may come to be later, keep what it points to.
-
-    Raises:
-        InvalidPathError: The path is not absolute.
-        FileError: No link to it can be made.
-    """
-    try:
-        make_link(services.layout, path)
-    except OSError as error:
-        raise FileError(
-            f"cannot make an indirect root for `{path:.200}': {error.strerror}"
-        ) from error
