@@ -78,6 +78,6 @@ fi
 
 say "installing the Python packages it needs"
 # The "compat" mode puts this directory on the path; the default costs every start 20 ms.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
     --config-settings editable_mode=compat --editable ".${extra:+[$extra]}"
 cp pyproject.toml "$stamp"
