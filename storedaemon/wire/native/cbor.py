@@ -16,9 +16,7 @@ import cbor2
 
 from storedaemon.wire.native.faults import FaultError
 
-_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = range(7)
-_SIMPLE_VALUES = frozenset({20, 21, 22})  # false, true, null
-_FIRST_FLOAT, _LAST_FLOAT = 25, 27
+_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP = range(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,92 +46,114 @@ def decode(data: bytes, limits: ItemLimits) -> Any:
         raise FaultError("malformed-cbor", f"text that is not UTF-8 ({error})") from error
 
 
-class _Check:
-    """One walk over the bytes of an item."""
+def _simple_lengths() -> tuple[int, ...]:
+    """Give, by its first byte, the length of each item whose first byte tells it; otherwise 0."""
+    lengths = [0] * 256
+    for major in (_UNSIGNED, _NEGATIVE):
+        for info in range(28):
+            lengths[major << 5 | info] = 1 if info < 24 else 1 + (1 << (info - 24))
+    for major in (_BYTES, _TEXT):
+        for info in range(24):
+            lengths[major << 5 | info] = 1 + info
+    lengths[0xF4:0xF7] = 1, 1, 1  # false, true, null
+    lengths[0xF9:0xFC] = 3, 5, 9  # floats
+    return tuple(lengths)
 
-    __slots__ = ("data", "depth", "items", "length", "position")
+
+_LENGTHS = _simple_lengths()
+_SHORTEST_TEXT, _LONGEST_SHORT_TEXT = 0x60, 0x77
+
+
+class _Check:
+    """One walk over the bytes of an item.
+
+    A string may lead the walk beyond the end of the bytes; then either the next
+    look at a byte fails, or the walk does not end where the bytes do.
+    """
+
+    __slots__ = ("data", "depth", "items", "length")
 
     def __init__(self, data: bytes, limits: ItemLimits) -> None:
         self.data = data
         self.length = len(data)
-        self.position = 0
         self.items = limits.items
         self.depth = limits.depth
 
     def run(self) -> None:
-        self.item()
-        if self.position != self.length:
-            raise self.fault(f"{self.length - self.position} bytes after the item")
+        try:
+            end = self.item(0)
+        except IndexError:
+            end = self.length + 1
+        if end > self.length:
+            raise FaultError("malformed-cbor", "the item is cut short")
+        if end < self.length:
+            raise self.fault(end, f"{self.length - end} bytes after the item")
 
-    def item(self) -> None:
-        major, argument = self.head()
+    def item(self, position: int) -> int:
+        """Check the item at a position; give the position after it."""
+        return position + (_LENGTHS[self.data[position]] or self.long_item(position))
+
+    def long_item(self, position: int) -> int:
+        """Check an item whose first byte does not tell its length; give the length."""
+        major = self.data[position] >> 5
+        count, start = self.head(position)
         if major in (_BYTES, _TEXT):
-            self.skip(argument)
-        elif major in (_ARRAY, _MAP):
-            self.enter(argument if major == _ARRAY else 2 * argument)
-            if major == _ARRAY:
-                for _ in range(argument):
-                    self.item()
-            else:
-                self.pairs(argument)
-            self.depth += 1
+            return start + count - position
+        if major not in (_ARRAY, _MAP):
+            raise self.fault(position, "a tag, or a value other than false, true and null")
+        self.enter(position, count if major == _ARRAY else 2 * count)
+        end = self.elements(start, count) if major == _ARRAY else self.pairs(start, count)
+        self.depth += 1
+        return end - position
 
-    def head(self) -> tuple[int, int]:
-        """Read an item's first bytes: its major type and its argument."""
-        if self.position >= self.length:
-            raise self.fault("the item is cut short")
-        initial = self.data[self.position]
-        self.position += 1
-        major, argument = initial >> 5, initial & 31
-        if argument >= 24:
-            argument = self.long_argument(argument)
-        if major > _MAP:
-            self.check_special(initial)
-        return major, argument
-
-    def long_argument(self, info: int) -> int:
+    def head(self, position: int) -> tuple[int, int]:
+        """Read an item's argument; give it, and the position after it."""
+        info = self.data[position] & 31
+        if info < 24:
+            return info, position + 1
         if info > 27:
-            raise self.fault("an indefinite length or a reserved form")
-        start, width = self.position, 1 << (info - 24)
-        self.skip(width)
-        return int.from_bytes(self.data[start : start + width], "big")
+            raise self.fault(position, "an indefinite length or a reserved form")
+        end = position + 1 + (1 << (info - 24))
+        return int.from_bytes(self.data[position + 1 : end], "big"), end
 
-    def check_special(self, initial: int) -> None:
-        info = initial & 31
-        if initial >> 5 == _TAG:
-            raise self.fault("a tag")
-        if info not in _SIMPLE_VALUES and not _FIRST_FLOAT <= info <= _LAST_FLOAT:
-            raise self.fault("a simple value other than false, true and null")
-
-    def skip(self, count: int) -> None:
-        if count > self.length - self.position:
-            raise self.fault(f"{count} bytes announced, {self.length - self.position} there")
-        self.position += count
-
-    def enter(self, items: int) -> None:
+    def enter(self, position: int, items: int) -> None:
         self.depth -= 1
         self.items -= items
         if self.depth < 0:
-            raise self.fault("containers nested too deep")
+            raise self.fault(position, "containers nested too deep")
         # Each item takes a byte at least, so a longer count is a lie that need not be walked.
-        if self.items < 0 or items > self.length - self.position:
-            raise self.fault(f"a container that announces {items} items")
+        if self.items < 0 or items > self.length - position:
+            raise self.fault(position, f"a container that announces {items} items")
 
-    def pairs(self, count: int) -> None:
+    def elements(self, position: int, count: int) -> int:
+        data = self.data
+        for _ in range(count):
+            position += _LENGTHS[data[position]] or self.long_item(position)
+        return position
+
+    def pairs(self, position: int, count: int) -> int:
+        data = self.data
         keys = set()
         for _ in range(count):
-            major, argument = self.head()
-            if major != _TEXT:
-                raise self.fault("a map key that is not text")
-            start = self.position
-            self.skip(argument)
-            keys.add(self.data[start : self.position])
-            self.item()
+            start, position = self.key(position)
+            keys.add(data[start:position])
+            position += _LENGTHS[data[position]] or self.long_item(position)
         if len(keys) != count:
-            raise self.fault("a map key that occurs twice")
+            raise self.fault(position, "a map key that occurs twice")
+        return position
 
-    def fault(self, what: str) -> FaultError:
-        return FaultError("malformed-cbor", f"at byte {self.position} of the item: {what}")
+    def key(self, position: int) -> tuple[int, int]:
+        """Give where the text of a key begins and ends."""
+        first = self.data[position]
+        if _SHORTEST_TEXT <= first <= _LONGEST_SHORT_TEXT:
+            return position + 1, position + 1 + first - _SHORTEST_TEXT
+        if first >> 5 != _TEXT:
+            raise self.fault(position, "a map key that is not text")
+        count, start = self.head(position)
+        return start, start + count
+
+    def fault(self, position: int, what: str) -> FaultError:
+        return FaultError("malformed-cbor", f"at byte {position} of the item: {what}")
 
 
 def as_map(value: Any) -> dict[str, Any]:
