@@ -45,12 +45,14 @@ class Attempt:
         container knows them.
 
         Raises:
-            SetupError: The container could not be set up, or the builder not executed.
+            SpawnError: The container could not be set up, or the builder not executed.
             BuildError: The builder broke a limit.
         """
         with _pipe() as (output, end):
-            spawned = await spawner.spawn(self.container, stdout_fd=end)
-            os.close(end)
+            try:
+                spawned = await spawner.spawn(self.container, stdout_fd=end)
+            finally:
+                os.close(end)
             try:
                 await spawned.setup
                 self._announce(spawned)

@@ -17,6 +17,7 @@ import trio
 
 from builder.attempt import Attempt, check_exit
 from builder.cleaning import Cleaner
+from builder.container import Container
 from builder.derivation_cache import DerivationCache
 from builder.directories import (
     BuildDirectories,
@@ -35,7 +36,7 @@ from builder.options import BuildSettings
 from builder.plan import BuildPlan, Host, container_for
 from builder.references_graph import graph_requests, graph_text
 from builder.sealing import Sealer
-from builder.spawner.client import SetupError, Spawner
+from builder.spawner.client import SetupError, Spawner, SpawnError
 from builder.users import BuildUser, BuildUsers
 from builder.watch import Limits
 from store.database import NewItem, StoreDatabase
@@ -185,13 +186,13 @@ class Builder:
         user: BuildUser | None,
     ) -> None:
         write_files(directories.workplace.build, await self._graphs(job))
-        container = container_for(self._plan(job, directories, inputs, user), self._shop.host)
+        container = self._container(self._plan(job, directories, inputs, user))
         log = self._open_log(job)
         try:
             attempt = Attempt(job, container, log, self._limits(job))
             status = await attempt.run(self._shop.spawner)
-        except SetupError as error:
-            raise self._setup_failed(job, error) from error
+        except SpawnError as error:
+            raise self._spawn_failed(job, error) from error
         finally:
             if log is not None:
                 await log.close()
@@ -224,19 +225,26 @@ class Builder:
         options = job.options
         return Limits(options.timeout, options.max_silent_time, self._shop.settings.max_log_size)
 
-    def _setup_failed(self, job: Job, error: SetupError) -> BuildError:
+    def _container(self, plan: BuildPlan) -> Container:
+        try:
+            return container_for(plan, self._shop.host)
+        except ValueError as error:
+            # A derivation can hold texts that no process can be given, such as a NUL.
+            raise BuildError(
+                f"cannot run the builder as the derivation says: {error}",
+                FailureKind.INPUT_REJECTED,
+            ) from error
+
+    def _spawn_failed(self, job: Job, error: SpawnError) -> BuildError:
         machine, system = self._shop.host.machine, job.derivation.system
-        if (
-            error.step == "execute"
-            and error.errno == errno.ENOEXEC
-            and not machine.can_build(system)
-        ):
+        foreign = isinstance(error, SetupError) and error.errno == errno.ENOEXEC
+        if foreign and not machine.can_build(system):
             job.audience.tell(UnsupportedPlatform(job.path, system))
             return BuildError(
                 f"a `{system}' is required to build `{job.path}', but I am a `{machine.system}'",
                 FailureKind.INPUT_REJECTED,
             )
-        return BuildError(error.message, FailureKind.INPUT_REJECTED)
+        return BuildError(str(error), FailureKind.INPUT_REJECTED)
 
     def _disk_full(self, directories: BuildDirectories) -> bool:
         places = (self._shop.layout.store, directories.workplace.build)

@@ -194,4 +194,9 @@ def _target_of(text: str) -> str:
 
 def _chroot_directory(text: str) -> Bind:
     target, _, source = text.partition("=")
-    return Bind(source or target, target)
+    devices = any(_is_below(path, "/dev") for path in (target, source))
+    return Bind(source or target, target, devices=devices)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory}/")
