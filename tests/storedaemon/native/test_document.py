@@ -7,6 +7,7 @@ from pathlib import Path
 import cbor2
 
 from builder.events import FailureKind, Level
+from store.errors import StoreError
 from storedaemon.sessions.native_methods import METHODS
 from storedaemon.wire.native import messages as m
 from storedaemon.wire.native.connection import FEATURES, limits
@@ -68,6 +69,15 @@ def test_every_fault_that_the_wire_layer_raises_is_listed():
     }
     assert raised
     assert raised <= listed
+
+
+def test_every_reason_of_the_store_is_listed():
+    """Whatever error the store raises, the document says what its word means."""
+    listed = set(first_column(section("Errors")))
+    classes = [StoreError, *StoreError.__subclasses__()]
+    reasons = {cls.default_reason for cls in classes if cls.__module__ == "store.errors"}
+    assert reasons <= listed
+    assert len(reasons) > 5
 
 
 def test_the_bytes_shown_are_the_bytes_sent():
