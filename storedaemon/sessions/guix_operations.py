@@ -116,6 +116,14 @@ async def add_temp_root(services: Services, session: Session, asked: Any, _: Tel
     return _DONE
 
 
+async def add_indirect_root(
+    services: Services, session: Session, asked: m.AddIndirectRoot, _: Tell
+) -> m.Reply:
+    """Answer AddIndirectRoot."""
+    await roots.add_indirect_root(services, session, asked.path)
+    return _DONE
+
+
 async def sync_with_gc(services: Services, session: Session, _: Any, __: Tell) -> m.Reply:
     """Answer SyncWithGC."""
     await roots.sync_with_gc(services, session)
@@ -244,6 +252,7 @@ HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
         m.AddTextToStore: add_text_to_store,
         m.BuildPaths: build_paths,
         m.EnsurePath: ensure_path,
+        m.AddIndirectRoot: add_indirect_root,
         m.AddTempRoot: add_temp_root,
         m.SyncWithGC: sync_with_gc,
         m.SetOptions: set_options,
