@@ -5,7 +5,8 @@ clone with mount, pid, net, ipc and uts namespaces, six device binds, proc, pivo
 of a static program that exits. It sends no message, and protects nothing and nobody. The process
 is kept as small as Python allows, and imports nothing of the project.
 
-Run as ``bare_container.py ROOT PROGRAM ROUNDS``; prints the median in milliseconds.
+Run as ``bare_container.py ROOT PROGRAM ROUNDS``; prints the median in milliseconds. Without
+ROUNDS, it reads counts from standard input and answers each with the mean in seconds.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Callable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
@@ -70,20 +72,42 @@ def prepare(root: str, program: str) -> None:
     os.link(program, f"{root}/program")
 
 
-def main(root: str, program: str, rounds: int) -> None:
-    """Measure."""
+def maker(root: str, program: str) -> Callable[[], None]:
+    """Fill a root directory, and return what makes a container in it and waits for its end."""
     prepare(root, program)
     pidfd = ctypes.c_int()
     numbers = (_NEW | _CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, _SIGCHLD, *[0] * 6)
     arguments = (ctypes.c_uint64 * 11)(*numbers)
     gc.freeze()
+    return lambda: make(os.fsencode(root), arguments, pidfd)
+
+
+def time_each(once: Callable[[], None], rounds: int) -> list[float]:
+    """Make containers, and give the seconds that each took, in ascending order."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
-        make(os.fsencode(root), arguments, pidfd)
+        once()
         times.append(time.perf_counter() - start)
-    print(sorted(times)[rounds // 2] * 1000)  # noqa: T201 - the result
+    return sorted(times)
+
+
+def main(root: str, program: str, rounds: int) -> None:
+    """Measure once."""
+    times = time_each(maker(root, program), rounds)
+    print(times[rounds // 2] * 1000)  # noqa: T201 - the result
+
+
+def serve(root: str, program: str) -> None:
+    """Measure whenever a line with a count comes; answer with the mean in seconds."""
+    once = maker(root, program)
+    for line in sys.stdin:
+        times = time_each(once, int(line))
+        print(sum(times) / len(times), flush=True)  # noqa: T201 - the answer
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    if len(sys.argv) > 3:
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    else:
+        serve(sys.argv[1], sys.argv[2])

@@ -6,6 +6,7 @@ through `Line`, which does nothing but write and read bytes: otherwise a client 
 Python would be half of what is measured. Both dialects spell these requests alike.
 """
 
+import select
 import socket
 import struct
 from collections.abc import Iterable
@@ -14,6 +15,11 @@ from typing import Protocol, Self
 from store.paths import StoreDirectory
 
 LAST = struct.pack("<Q", 0x616C7473)
+
+ERROR = struct.pack("<Q", 0x63787470)
+
+# How long the kernel lets a read wait. Python's own timeout would cost a system call more a read.
+PATIENCE = struct.pack("ll", 60, 0)
 
 IS_VALID_PATH, QUERY_REFERENCES, ADD_TEXT, BUILD_PATHS, QUERY_PATH_INFO = 1, 5, 8, 9, 26
 
@@ -50,16 +56,12 @@ def truth_reply(value: int) -> bytes:
     return LAST + integer(value)
 
 
-def strings_reply(texts: Iterable[str]) -> bytes:
-    """Write what answers with a list."""
-    return LAST + strings(texts)
-
-
 class Line:
     """A connection after its handshake, on which only prepared bytes travel."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, PATIENCE)
 
     def __enter__(self) -> Self:
         return self
@@ -68,23 +70,19 @@ class Line:
         self.socket.close()
 
     def ask(self, request: bytes, size: int) -> bytes:
-        """Send a request, and return its reply, which has this size.
+        """Send a request, and return the reply, which has this size.
 
         Raises:
             RuntimeError: The daemon said something else, such as an error.
         """
         self.socket.sendall(request)
-        return self.receive(size)
-
-    def receive(self, size: int) -> bytes:
-        """Return the next reply, which has this size."""
         data = self.socket.recv(65536)
         while len(data) < size:
             more = self.socket.recv(65536)
             if not more:
                 raise RuntimeError(f"the daemon hung up after {data!r}")
             data += more
-        if len(data) != size or not data.startswith(LAST):
+        if len(data) != size or data.startswith(ERROR):
             raise RuntimeError(f"not the reply that was expected: {data[:1000]!r}")
         return data
 
@@ -92,14 +90,8 @@ class Line:
         """Send a request whose reply's size is not known, and return the reply."""
         self.socket.sendall(request)
         data = self.socket.recv(65536)
-        self.socket.settimeout(0.2)
-        try:
-            while more := self.socket.recv(65536):
-                data += more
-        except TimeoutError:
-            pass  # it has said all
-        finally:
-            self.socket.settimeout(None)
+        while select.select([self.socket], [], [], 0.2)[0]:
+            data += self.socket.recv(65536)
         return data
 
 
@@ -109,10 +101,12 @@ class Driver(Protocol):
     Attributes:
         store: The daemon's store.
         pid: The daemon's first process.
+        asks_references: The request whose reply tells an item's references.
     """
 
     store: StoreDirectory
     pid: int
+    asks_references: int
 
     def line(self) -> Line:
         """Open a connection and do the handshake."""

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from tests.benchmarks.rounds import timed
 
-ROOT = Path(__file__).parents[2]
-
 
 @contextmanager
 def echo(request_size: int, reply_size: int, cpu: int | None = None) -> Iterator[socket.socket]:
@@ -73,14 +71,17 @@ def bare_containers(program: Path, root: Path, count: int) -> Iterator[Callable[
     """Give what measures one bare container, over `count` of them.
 
     Args:
-        program: A static program that ends at once when its argument is ``-``.
+        program: A static program that does nothing where its environment is empty.
         root: A directory that does not exist yet.
         count: How many.
     """
     root.mkdir()
-    command = [sys.executable, "-m", "tests.benchmarks.bare_container", str(root), str(program)]
+    script = Path(__file__).with_name("bare_container.py")
     with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-I", "-S", str(script), str(root), str(program)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -5,12 +5,14 @@ from collections.abc import Iterable
 
 from store.paths import StoreDirectory
 from tests.benchmarks.content import file_archive
-from tests.benchmarks.driver import BUILD_PATHS, Line, integer, strings
+from tests.benchmarks.driver import BUILD_PATHS, QUERY_REFERENCES, Line, integer, strings
 from tests.storedaemon.guix_client import GuixClient
 
 
 class GuixDriver:
     """A client of a daemon that speaks the Guix dialect; see `driver.Driver`."""
+
+    asks_references = QUERY_REFERENCES
 
     def __init__(self, address: str, store: StoreDirectory, pid: int) -> None:
         self.store = store

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -57,6 +58,7 @@ MEASURES: dict[str, Measure] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print a table, and return 0, or 1 if a goal was missed."""
+    signal.signal(signal.SIGTERM, _stop)
     options = _parser().parse_args(arguments)
     wanted = options.only or list(MEASURES)
     figures: list[Figure] = []
@@ -71,6 +73,11 @@ def main(arguments: Sequence[str]) -> int:
             if options.json:
                 _write(options.json, figures)
     return 1 if any(figure.met is False for figure in figures) else 0
+
+
+def _stop(_number: int, _frame: object) -> None:
+    """End in order, so that no daemon is left."""
+    sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -35,8 +35,10 @@ def valid_build(lab: Lab) -> Iterator[Figure]:
 
 
 def _is_valid(side: Side) -> tuple[bytes, bytes]:
-    request = driver.path_request(driver.IS_VALID_PATH, side.builder)
-    return request, driver.truth_reply(1)
+    request, reply = driver.path_request(driver.IS_VALID_PATH, side.builder), driver.truth_reply(1)
+    with side.driver.line() as line:
+        assert line.ask(request, len(reply)) == reply
+    return request, reply
 
 
 def _path_info(side: Side) -> tuple[bytes, bytes]:
@@ -49,7 +51,11 @@ def _valid_build(side: Side) -> tuple[bytes, bytes]:
     recipe = side.recipes.make()
     side.add([recipe])
     side.build([recipe])
-    return side.driver.build_request(recipe.path), driver.truth_reply(1)
+    request = side.driver.build_request(recipe.path)
+    with side.driver.line() as line:
+        reply = line.learn(request)
+    assert reply.endswith(driver.truth_reply(1)), reply
+    return request, reply
 
 
 def _single(
@@ -70,7 +76,6 @@ def _single(
         def contestant(side: Side) -> Contestant:
             question, answer = prepare(side)
             line = stack.enter_context(side.driver.line())
-            assert line.ask(question, len(answer)) == answer
             return lambda: timed(lambda: line.ask(question, len(answer)), count)
 
         series = lab.contest(contestant, floor)

@@ -34,12 +34,16 @@ def _graph(side: Side, items: int) -> list[tuple[bytes, int]]:
     """Add texts that refer to up to three others; give the questions and their replies' sizes."""
     paths: list[str] = []
     questions = []
+    beside = 0
     for number in range(items):
         wanted = {at for at in (number - 1, number // 2, number // 3) if 0 <= at < number}
         found = sorted(paths[at] for at in wanted)
         paths.append(side.driver.add_text(f"node-{number}", b"%d" % number, found))
-        request = driver.path_request(driver.QUERY_REFERENCES, paths[-1])
-        questions.append((request, len(driver.strings_reply(found))))
+        request = driver.path_request(side.driver.asks_references, paths[-1])
+        if number == 0:
+            with side.driver.line() as line:
+                beside = len(line.learn(request)) - len(driver.strings(()))
+        questions.append((request, beside + len(driver.strings(found))))
     return questions[::-1]
 
 
