@@ -2,44 +2,53 @@
 """Ending every process of a build user, before the first build that runs as it.
 
 Whatever ran as that user before could reach into the build. kill(2) with -1 ends
-all of a user's processes in one step, but only that user may ask for it; so a
-short-lived process is started as the user, through the spawner.
+all of a user's processes in one step, where going through them one by one would
+race against new ones; but it must be asked for as that user. So a short-lived
+process of ours becomes the user. It is none of the spawner's: what the spawner
+makes cannot send signals to others.
 """
 
 import os
+import sys
 
-from builder.container import Command, Container, HostIdentity
 from builder.errors import BuildError
-from builder.spawner.client import Spawner, SpawnError
 from builder.users import BuildUser
+from reaper.monitor import ProcessMonitor
 
-SHELL = b"/bin/sh"
-"""Any program of the host that can call kill(2) would do; every build user can execute this."""
+_PROGRAM = """
+import os, sys
+uid, gid = map(int, sys.argv[1:])
+os.setgroups([])
+os.setresgid(gid, gid, gid)
+os.setresuid(uid, uid, uid)
+try:
+    os.kill(-1, 9)
+except ProcessLookupError:
+    pass
+"""
+
+ATTEMPTS = 5
+"""What is to be ended may end our process first, but not often: it is all gone sooner."""
 
 
-async def end_processes(spawner: Spawner, user: BuildUser) -> None:
-    """End all processes of a user.
+async def end_processes(monitor: ProcessMonitor, user: BuildUser) -> None:
+    """End all processes of a user; needs root.
 
     Raises:
-        BuildError: That cannot be asked for.
+        BuildError: That did not succeed.
     """
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        spawned = await spawner.spawn(_killer(user), stdout_fd=null)
-        await spawned.setup
-    except SpawnError as error:
-        raise BuildError(
-            f"cannot end the processes of build user `{user.name}': {error.message}"
-        ) from error
-    finally:
-        os.close(null)
-    # Its status says only whether there was anything to end.
-    await spawned.process.wait()
-
-
-def _killer(user: BuildUser) -> Container:
-    return Container(
-        command=Command(SHELL, (b"sh", b"-c", b"kill -9 -1")),
-        identity=HostIdentity(user.uid, user.gid),
-        namespaces=(),
+    for _ in range(ATTEMPTS):
+        # Nothing is awaited in between, so the monitor cannot reap it unregistered.
+        process = monitor.register(_become_and_kill(user))
+        status = await process.wait()
+        if status.succeeded:
+            return
+    raise BuildError(
+        f"cannot end the processes of build user `{user.name}': the attempt {status.describe()}"
     )
+
+
+def _become_and_kill(user: BuildUser) -> int:
+    arguments = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(user.uid), str(user.gid)]
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    return os.posix_spawn(sys.executable, arguments, {}, file_actions=null, setsigmask=())

@@ -28,6 +28,7 @@ from builder.slots import Slots
 from builder.spawner.client import Spawner
 from builder.users import BuildUsers
 from locker.pathlocks import PathLocks
+from reaper.monitor import ProcessMonitor
 from store.database import StoreDatabase
 from store.derivation_checks import read_text
 from store.derivations import Derivation, derivation_name, parse_derivation
@@ -49,6 +50,7 @@ class Materials:
     settings: BuildSettings
     database: StoreDatabase
     locks: PathLocks
+    monitor: ProcessMonitor
     spawner: Spawner
     workers: StoreWorkers
     environment: Mapping[str, str]
@@ -130,7 +132,7 @@ def _users(materials: Materials) -> BuildUsers | None:
     group = materials.settings.build_users_group
     if not group or os.geteuid() != 0:
         return None
-    return BuildUsers(group, materials.layout.user_pool, partial(end_processes, materials.spawner))
+    return BuildUsers(group, materials.layout.user_pool, partial(end_processes, materials.monitor))
 
 
 def _host(materials: Materials) -> Host:

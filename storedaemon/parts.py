@@ -90,6 +90,7 @@ async def assemble(
         settings=settings,
         database=database,
         locks=locks,
+        monitor=monitor,
         spawner=clients.spawner,
         workers=clients.workers,
         environment=dict(os.environ),

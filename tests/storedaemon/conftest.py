@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,17 @@ class RunningDaemon:
         """The daemon's process."""
         return self.process.pid
 
-    def start(self, *options: str, environment: dict[str, str] | None = None) -> None:
-        """Start the process, without waiting for it."""
+    def start(
+        self,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
+        """Start the process, without waiting for it; a wrapper is a command that executes it."""
         with (self.base / "stderr").open("ab") as stderr:
             self.process = subprocess.Popen(
                 [
+                    *wrapper,
                     *(sys.executable, "-m", "storedaemon", "serve"),
                     *("--store", self.store, "--state", self.state),
                     *("--listen", self.native_socket, "--listen-guix", self.guix_socket),
@@ -179,20 +185,19 @@ def finish(daemon: RunningDaemon) -> None:
 def start_daemon() -> Iterator[Callable[..., RunningDaemon]]:
     """Start daemons with any options; they are stopped, and judged, after the test.
 
-    With ``ready=False`` the test itself waits until a daemon is ready, or ends.
+    With ``ready=False`` the test itself waits until a daemon is ready, or ends; what
+    else is named goes to `RunningDaemon.start`.
     """
     daemons: list[RunningDaemon] = []
 
-    def start(
-        *options: str, ready: bool = True, environment: dict[str, str] | None = None
-    ) -> RunningDaemon:
+    def start(*options: str, ready: bool = True, **how: Any) -> RunningDaemon:
         base = Path(tempfile.mkdtemp(prefix="sd-"))
         base.chmod(0o755)
         manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         manager.bind(f"{base}/notify")
         manager.settimeout(0.5)
         daemon = RunningDaemon(base, manager)
-        daemon.start(*options, environment=environment)
+        daemon.start(*options, **how)
         daemons.append(daemon)
         if ready:
             daemon.wait_ready()

@@ -301,6 +301,35 @@ def test_each_connection_build_and_rpc_is_an_event(start_daemon: Start):
     assert build["seconds"] > 0
 
 
+@pytest.mark.root
+def test_builds_run_as_build_users_in_turn(start_daemon: Start, tmp_path: Path):
+    """With a group, builders are its members, and leave no process behind."""
+    files = {
+        "/etc/group": "root:x:0:\nbuilders:x:64300:one,two\n",
+        "/etc/passwd": "root:x:0:0::/:/bin/sh\none:x:64301:64300::/:/x\ntwo:x:64302:64300::/:/x\n",
+    }
+    mounts = []
+    for number, (path, text) in enumerate(files.items()):
+        (tmp_path / str(number)).write_text(text)
+        mounts.append(f"mount --bind {tmp_path}/{number} {path}")
+    script = " && ".join([*mounts, 'exec "$@"'])
+    daemon = start_daemon(
+        *("--build-users-group", "builders", "--max-jobs", "2", *HOST_PROGRAMS),
+        wrapper=("unshare", "--mount", "sh", "-c", script, "sh"),
+    )
+    store = os.stat(daemon.store)
+    assert (store.st_gid, store.st_mode & 0o7777) == (64300, 0o1775)
+    with GuixClient(daemon.guix_socket) as client:
+        pairs = [
+            add_build(daemon, client, f"who-{number}", "sleep 0.2; id -u > $out; id -g >> $out")
+            for number in range(2)
+        ]
+        client.build(*[drv for drv, _ in pairs])
+    found = sorted(Path(output).read_text() for _, output in pairs)
+    assert found == ["64301\n64300\n", "64302\n64300\n"]
+    assert all(os.stat(output).st_uid == 0 for _, output in pairs)
+
+
 # Ending
 
 
