@@ -269,8 +269,10 @@ def test_remote_clients_are_served_and_not_trusted(start_daemon: Start):
 
 
 def test_a_hostile_client_disturbs_nobody(daemon: RunningDaemon):
-    """Garbage ends its own connection; others notice nothing."""
+    """Garbage ends its own connection; others notice nothing, and no descriptor is left open."""
     with GuixClient(daemon.guix_socket) as good:
+        good.add_text("first", b"text")
+        before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
         for garbage in (bytes(64), b"\xff" * 64, os.urandom(4096), b"GET / HTTP/1.1\r\n\r\n"):
             for connect in (daemon.connect_guix, daemon.connect_native):
                 with connect() as bad:
@@ -279,6 +281,7 @@ def test_a_hostile_client_disturbs_nobody(daemon: RunningDaemon):
                     while bad.recv(4096):
                         pass
         assert good.add_text("good", b"text").startswith(daemon.store)
+        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) == before
 
 
 def test_each_connection_build_and_rpc_is_an_event(start_daemon: Start):
@@ -328,6 +331,22 @@ def test_builds_run_as_build_users_in_turn(start_daemon: Start, tmp_path: Path):
     found = sorted(Path(output).read_text() for _, output in pairs)
     assert found == ["64301\n64300\n", "64302\n64300\n"]
     assert all(os.stat(output).st_uid == 0 for _, output in pairs)
+
+
+@pytest.mark.root
+def test_an_ordinary_user_can_run_it(start_daemon: Start):
+    """Without any privilege builds run in user namespaces, and their outputs are that user's."""
+    daemon = start_daemon(
+        *HOST_PROGRAMS,
+        wrapper=("unshare", "--user", "--map-user=1000", "--map-group=1000"),
+    )
+    assert status_of(daemon.pid)["CapEff"] == "0" * 16
+    with GuixClient(daemon.guix_socket) as client:
+        drv, output = add_build(daemon, client, "who", "id -u > $out")
+        client.build(drv)
+    assert Path(output).read_text() == "30001\n"
+    (connected,) = [event for event in daemon.events() if event["event"] == "connected"]
+    assert connected["uid"] == 1000
 
 
 # Ending
