@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from store.paths import StoreDirectory
+from tests.benchmarks import processes
 from tests.benchmarks.content import PIECE, file_archive
 from tests.benchmarks.driver import BUILD_PATHS, QUERY_PATH_INFO, Line, integer, strings
 from tests.benchmarks.nix_client import NixClient, NixError
@@ -176,6 +177,9 @@ class NixPeer:
         while self._drivers:
             self._drivers.pop().close()
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            # Its sessions are processes that would go on, in groups of their own.
+            for pid in list(processes.tree(self._process.pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._process.wait()
             self._process = None

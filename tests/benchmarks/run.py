@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.benchmarks import content, peer_nix
+from tests.benchmarks import content, peer_nix, surroundings
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.lab import Lab, Side
 from tests.benchmarks.measures import (
@@ -92,10 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all values there, too")
     parser.add_argument("--no-peer", action="store_true", help="leave nix-daemon out")
     parser.add_argument(
-        "--build-users-group", metavar="GROUP", help="let both daemons build as its members"
+        "--build-users-group",
+        metavar="GROUP",
+        help="have builds run as its members; to root, the default is one that exists",
     )
     parser.add_argument(
-        "--directory", type=Path, metavar="DIR", help="where stores are made, instead of /tmp"
+        "--directory", type=Path, metavar="DIR", help="where stores are made, instead of in memory"
     )
     return parser
 
@@ -103,15 +105,18 @@ def _parser() -> argparse.ArgumentParser:
 def _set_up(stack: ExitStack, options: argparse.Namespace) -> Lab:
     if options.directory is not None:
         tempfile.tempdir = str(options.directory.resolve())
+    elif os.geteuid() == 0:
+        tempfile.tempdir = stack.enter_context(surroundings.private_memory())
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-scratch-")))
     scratch.chmod(0o755)
     program = content.compile_builder(scratch)
-    group = options.build_users_group
+    group = options.build_users_group or surroundings.build_users_group()
+    _say(f"Stores lie in {tempfile.gettempdir()}; builds run as {group or 'whoever runs them'}.")
     settings = ["--max-jobs", f"{building.JOBS}"]
     settings += ["--build-users-group", group] if group else []
     subject = stack.enter_context(Subject(*settings))
     ours = Side(subject.driver(), program)
-    peer = None if options.no_peer else _peer(stack, program, group or "")
+    peer = None if options.no_peer else _peer(stack, program, group)
     return Lab(ours, peer, scratch, program, cpus(), options.quick)
 
 
