@@ -33,10 +33,16 @@ class Links:
 
     Args:
         fd: A descriptor of it, on the store's file system; not taken over.
+
+    Attributes:
+        replaced: Files that were replaced by links.
+        replaced_size: How long they were together, in bytes.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self.replaced = 0
+        self.replaced_size = 0
 
     def deduplicate(self, dirfd: int, name: str | bytes, fd: int, digest: Digest) -> int:
         """Make a file share its inode with its equals; return the bytes of disk that saves.
@@ -79,7 +85,7 @@ class Links:
     def _share(
         self, dirfd: int, name: str | bytes, status: os.stat_result, link: str
     ) -> int | None:
-        """Replace a file by the one that is known under its hash."""
+        """Replace a file by the one known under its hash, unless its name has another now."""
         temporary = f"{_TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
         try:
             known = os.stat(link, dir_fd=self._fd, follow_symlinks=False)
@@ -89,6 +95,8 @@ class Links:
                 # Damaged, as by a crash before its contents reached the disk.
                 os.unlink(link, dir_fd=self._fd)
                 return None
+            if os.stat(name, dir_fd=dirfd, follow_symlinks=False).st_ino != status.st_ino:
+                return 0
             os.link(link, temporary, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except FileNotFoundError:
             return None
@@ -109,6 +117,8 @@ class Links:
             if error.errno == errno.EMLINK:
                 return 0
             raise
+        self.replaced += 1
+        self.replaced_size += status.st_size
         return status.st_blocks * 512
 
     def deduplicate_tree(
@@ -162,10 +172,15 @@ class _OpenDirectory:
     def close(self) -> None:
         try:
             if self._canonical:
-                os.fchmod(self.fd, 0o555)
-                os.utime(self.fd, ns=(_SECOND, _SECOND))
+                seal_directory(self.fd)
         finally:
             os.close(self.fd)
+
+
+def seal_directory(fd: int) -> None:
+    """Make the metadata of an item's directory canonical again, after its entries changed."""
+    os.fchmod(fd, 0o555)
+    os.utime(fd, ns=(_SECOND, _SECOND))
 
 
 def open_links(store_fd: int) -> int:

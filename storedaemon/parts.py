@@ -20,6 +20,7 @@ from store.additions import StoreWriter
 from store.content_index import ContentIndex
 from store.database import StoreDatabase
 from store.paths import StoreDirectory
+from store.root_finder import RootFinder
 from store.temproots import TempRoots
 from store.worker.client import StoreWorkers
 from storedaemon.building import Materials, make_building, system_of_this_machine
@@ -109,6 +110,7 @@ async def assemble(
         workers=clients.workers,
         spawner=clients.spawner,
         temp_roots=temp_roots,
+        root_finder=RootFinder(layout, database),
         monitor=monitor,
         building=building,
         scheduler=building.scheduler,

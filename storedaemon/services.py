@@ -15,6 +15,7 @@ from store.content_index import ContentIndex
 from store.database import StoreDatabase
 from store.layout import Layout
 from store.paths import StoreDirectory
+from store.root_finder import RootFinder
 from store.temproots import TempRoots
 from store.worker.client import StoreWorkers
 from storedaemon.building import Building
@@ -40,6 +41,7 @@ class Services:
         workers: Hash, scan and delete what is in the store.
         spawner: Starts builders.
         temp_roots: What sessions keep alive.
+        root_finder: Finds what else is kept.
         monitor: Reaps children.
         building: What builds, as a whole.
         scheduler: Its way in.
@@ -59,6 +61,7 @@ class Services:
     workers: StoreWorkers
     spawner: Spawner
     temp_roots: TempRoots
+    root_finder: RootFinder
     monitor: ProcessMonitor
     building: Building
     scheduler: Scheduler

@@ -26,6 +26,14 @@ with recursive reached(id) as (
     union
     select reference from Refs join reached on referrer = reached.id)
 select group_concat(path, char(10)) from ValidPaths where id in reached"""
+_REFERRERS = """
+with chosen(path) as (select value from json_each(?))
+select reference.path, group_concat(referrer.path, char(10))
+  from ValidPaths reference
+  join Refs r on r.reference = reference.id
+  join ValidPaths referrer on referrer.id = r.referrer
+ where reference.path in chosen and referrer.path in chosen and r.referrer <> r.reference
+ group by r.reference"""
 
 
 def all_valid_paths(connection: apsw.Connection) -> frozenset[StorePath]:
@@ -54,6 +62,17 @@ def closure(connection: apsw.Connection, paths: Iterable[str]) -> frozenset[Stor
     if not wanted <= reached:
         raise not_valid(min(wanted - reached))
     return reached
+
+
+def referrers_among(
+    connection: apsw.Connection, paths: Iterable[str]
+) -> dict[StorePath, list[StorePath]]:
+    """Return which of some items refer to which others, by the latter."""
+    with translated_errors("cannot query the store database"):
+        rows = connection.execute(_REFERRERS, (json.dumps(list(paths)),)).fetchall()
+    return {
+        StorePath(str(path)): list(map(StorePath, str(joined).split("\n"))) for path, joined in rows
+    }
 
 
 def _paths(connection: apsw.Connection, statement: str, *bindings: str) -> frozenset[StorePath]:

@@ -127,6 +127,10 @@ class StoreDatabase(DatabaseReads):
         """Return every output remembered as failed."""
         return await self._in_thread(bulk.failed_paths)
 
+    async def referrers_among(self, paths: Iterable[str]) -> dict[StorePath, list[StorePath]]:
+        """Return which of some items refer to which others, by the latter."""
+        return await self._in_thread(partial(bulk.referrers_among, paths=list(paths)))
+
     async def _in_thread(self, query: Callable[[apsw.Connection], Result]) -> Result:
         async with self._connections.borrowed() as connection:
             return await trio.to_thread.run_sync(query, connection)

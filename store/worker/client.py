@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The daemon's pool of store workers.
 
-A request goes to the first worker that is free, in the order of asking. Whoever
+A request goes to the first worker that is free, in the order of asking. What is
+asked for in the background, for nobody who is in a hurry, comes after all else,
+and one worker is always left for the others, unless there is only one. Whoever
 gives up waiting leaves the worker to finish, and its answer is dropped. Entry
 points: `StoreWorkers.run` as a task, then its other coroutines.
 """
@@ -23,9 +25,12 @@ from store.worker.messages import (
     DeleteTree,
     Failure,
     HashPath,
+    IndexLinks,
     OutputToSeal,
     SealedOutput,
     SealOutputs,
+    ShareFiles,
+    ShareFilesReply,
 )
 
 
@@ -56,11 +61,12 @@ class _Request:
 
 
 class _Worker:
-    __slots__ = ("channel", "request")
+    __slots__ = ("background", "channel", "request")
 
     def __init__(self, channel: AsyncChannel) -> None:
         self.channel = channel
         self.request: _Request | None = None
+        self.background = False
 
 
 class _Waiter:
@@ -84,6 +90,12 @@ class StoreWorkers:
         self._workers = [_Worker(channel) for channel in channels]
         self._idle = deque(self._workers)
         self._waiters: deque[_Waiter] = deque()
+        self._background_waiters: deque[_Waiter] = deque()
+
+    @property
+    def background_width(self) -> int:
+        """How many workers do background work at once, at most."""
+        return max(1, len(self._workers) - 1)
 
     @classmethod
     def from_helpers(cls, helpers: Iterable[StartedHelper]) -> "StoreWorkers":
@@ -156,13 +168,15 @@ class StoreWorkers:
         algorithm: HashAlgorithm = HashAlgorithm.SHA256,
         *,
         recursive: bool = True,
+        background: bool = False,
     ) -> tuple[Digest, int]:
         """Hash the archive form of an entry of a directory, or a file's bytes; give the size too.
 
         Raises:
             WorkerError: It cannot be read, or is no file where one is meant.
         """
-        reply = _checked(await self._call(HashPath(name, algorithm.value, recursive), [dirfd]))
+        request = HashPath(name, algorithm.value, recursive)
+        reply = _checked(await self._call(request, [dirfd], background=background))
         return Digest(algorithm, reply.digest), reply.size
 
     async def verify(self, dirfd: int, name: str, nar_hash: Digest) -> bool:
@@ -174,8 +188,37 @@ class StoreWorkers:
         found, _ = await self.hash_path(dirfd, name, nar_hash.algorithm)
         return found == nar_hash
 
-    async def _call(self, message: object, fds: Sequence[int]) -> Any:
-        worker = await self._take_worker()
+    async def index_links(self, links_fd: int, index_fd: int) -> int:
+        """Write down which inodes are deduplicated; give their number. In the background.
+
+        Args:
+            links_fd: The directory of deduplicated files.
+            index_fd: An empty file, for `share_files`.
+
+        Raises:
+            WorkerError: The directory cannot be read, or the file not written.
+        """
+        reply = await self._call(IndexLinks(), [links_fd, index_fd], background=True)
+        inodes: int = _checked(reply).inodes
+        return inodes
+
+    async def share_files(
+        self, name: str, *, store_fd: int, links_fd: int, index_fd: int
+    ) -> ShareFilesReply:
+        """Deduplicate an item of the store, in the background.
+
+        Args:
+            name: The item's name.
+            store_fd: The store.
+            links_fd: The directory of deduplicated files.
+            index_fd: What `index_links` wrote.
+        """
+        fds = [store_fd, links_fd, index_fd]
+        reply: ShareFilesReply = await self._call(ShareFiles(name), fds, background=True)
+        return reply
+
+    async def _call(self, message: object, fds: Sequence[int], *, background: bool = False) -> Any:
+        worker = await self._take_worker(self._background_waiters if background else self._waiters)
         request = worker.request = _Request()
         try:
             await worker.channel.send(message, fds)
@@ -190,37 +233,49 @@ class StoreWorkers:
             raise _gone()
         return request.reply
 
-    async def _take_worker(self) -> _Worker:
+    async def _take_worker(self, line: deque[_Waiter]) -> _Worker:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._idle:
-            return self._idle.popleft()
         if not self._workers:
             raise _gone()
         waiter = _Waiter()
-        self._waiters.append(waiter)
-        try:
-            await waiter.woken.wait()
-        except BaseException:
-            self._leave_line(waiter)
-            raise
+        line.append(waiter)
+        self._hand_out()
+        if waiter.worker is None:
+            try:
+                await waiter.woken.wait()
+            except BaseException:
+                self._leave_line(line, waiter)
+                raise
         if waiter.worker is None:
             raise _gone()
         return waiter.worker
 
-    def _leave_line(self, waiter: _Waiter) -> None:
+    def _leave_line(self, line: deque[_Waiter], waiter: _Waiter) -> None:
         if waiter.worker is not None:
             self._put_back(waiter.worker)
-        elif waiter in self._waiters:
-            self._waiters.remove(waiter)
+        elif waiter in line:
+            line.remove(waiter)
 
     def _put_back(self, worker: _Worker) -> None:
-        """Hand a worker to the first in line."""
-        if not self._waiters:
-            self._idle.append(worker)
-            return
-        waiter = self._waiters.popleft()
-        waiter.worker = worker
-        waiter.woken.set()
+        worker.background = False
+        self._idle.append(worker)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Hand free workers to the first in line."""
+        while self._idle and (line := self._next_line()) is not None:
+            worker, waiter = self._idle.popleft(), line.popleft()
+            worker.background = line is self._background_waiters
+            waiter.worker = worker
+            waiter.woken.set()
+
+    def _next_line(self) -> deque[_Waiter] | None:
+        if self._waiters:
+            return self._waiters
+        busy = sum(worker.background for worker in self._workers)
+        if self._background_waiters and busy < self.background_width:
+            return self._background_waiters
+        return None
 
     async def _receive(self, worker: _Worker) -> None:
         try:
@@ -240,9 +295,10 @@ class StoreWorkers:
             self._idle.remove(worker)
         if worker.request is not None:
             worker.request.done.set()
-        if not self._workers:
-            while self._waiters:
-                self._waiters.popleft().woken.set()
+        for line in (self._waiters, self._background_waiters):
+            while line and not self._workers:
+                line.popleft().woken.set()
+        self._hand_out()
 
 
 def _checked(reply: Any) -> Any:

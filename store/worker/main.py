@@ -12,7 +12,7 @@ Entry point: `main`, run by `python -m store.worker`, which `start_helper` does.
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import prctl
@@ -26,6 +26,7 @@ from store.hashes import HashAlgorithm, new_hasher
 from store.links import Links
 from store.nar.dump import dump
 from store.sealing.seal import Directories, SealError, seal_outputs
+from store.sharing import KnownInodes, Shared, share_files, write_inodes
 from store.worker.messages import (
     CODEC,
     DeleteTree,
@@ -33,9 +34,13 @@ from store.worker.messages import (
     Failure,
     HashPath,
     HashPathReply,
+    IndexLinks,
+    IndexLinksReply,
     SealedOutput,
     SealOutputs,
     SealOutputsReply,
+    ShareFiles,
+    ShareFilesReply,
 )
 
 _BLOCK = 1 << 18
@@ -127,6 +132,26 @@ def _hash(message: HashPath, fds: Sequence[int]) -> HashPathReply:
     return HashPathReply(hasher.digest(), size, None)
 
 
+def _index(_: IndexLinks, fds: Sequence[int]) -> IndexLinksReply:
+    links, index = _exactly(2, fds)
+    try:
+        return IndexLinksReply(write_inodes(links, index), None)
+    except OSError as error:
+        return IndexLinksReply(0, _failure(error))
+
+
+def _share(message: ShareFiles, fds: Sequence[int]) -> ShareFilesReply:
+    store, links, index = _exactly(3, fds)
+    shared = Shared()
+    failure = None
+    try:
+        with closing(KnownInodes(index)) as known:
+            share_files(store, message.name, links, known, shared)
+    except (StoreError, OSError) as error:
+        failure = _failure(error)
+    return ShareFilesReply(shared.files, shared.size, tuple(shared.writable), failure)
+
+
 def _bytes_of(dirfd: int, name: str) -> Iterator[bytes]:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(name, flags, dir_fd=dirfd), "rb", buffering=0) as file:
@@ -135,9 +160,13 @@ def _bytes_of(dirfd: int, name: str) -> Iterator[bytes]:
 
 
 def _only(fds: Sequence[int]) -> int:
-    if len(fds) != 1:
-        raise MessageError(f"{len(fds)} descriptors, where one belongs")
-    return fds[0]
+    return _exactly(1, fds)[0]
+
+
+def _exactly(count: int, fds: Sequence[int]) -> Sequence[int]:
+    if len(fds) != count:
+        raise MessageError(f"{len(fds)} descriptors, where {count} belong")
+    return fds
 
 
 def _failure(error: StoreError | OSError, output: str = "") -> Failure:
@@ -156,5 +185,7 @@ HANDLERS: Mapping[type, Callable[[Any, Sequence[int]], object]] = {
     SealOutputs: _seal,
     DeleteTree: _delete,
     HashPath: _hash,
+    IndexLinks: _index,
+    ShareFiles: _share,
 }
 """The messages that a worker accepts."""

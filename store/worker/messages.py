@@ -152,6 +152,47 @@ class HashPathReply:
     failure: Failure | None
 
 
+@dataclass(frozen=True, slots=True)
+class IndexLinks:
+    """Write which inodes are deduplicated; descriptors: their directory, an empty file."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexLinksReply:
+    """How many there are."""
+
+    inodes: int
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShareFiles:
+    """Deduplicate an item; descriptors: the store, the deduplicated files, what IndexLinks wrote.
+
+    Attributes:
+        name: The item's name in the store.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShareFilesReply:
+    """What came of it; up to a failure, if there was one.
+
+    Attributes:
+        files: Files that became links to others.
+        size: How long these are together, in bytes.
+        writable: Files left alone because they are writable, relative to the store.
+        failure: Why not all was done.
+    """
+
+    files: int
+    size: int
+    writable: tuple[str, ...]
+    failure: Failure | None
+
+
 CODEC = Codec(
     SealOutputs,
     SealOutputsReply,
@@ -159,5 +200,9 @@ CODEC = Codec(
     DeleteTreeReply,
     HashPath,
     HashPathReply,
-    descriptors={SealOutputs: 3, DeleteTree: 1, HashPath: 1},
+    IndexLinks,
+    IndexLinksReply,
+    ShareFiles,
+    ShareFilesReply,
+    descriptors={SealOutputs: 3, DeleteTree: 1, HashPath: 1, IndexLinks: 2, ShareFiles: 3},
 )

@@ -12,7 +12,17 @@ from typing import Any
 
 from builder.errors import BuildError
 from builder.events import BuildEvent, BuildFailed, FailureKind
-from storedaemon.operations import additions, builds, info, maintenance, options, queries, roots
+from storedaemon.operations import (
+    additions,
+    builds,
+    info,
+    maintenance,
+    optimisation,
+    options,
+    queries,
+    roots,
+    verification,
+)
 from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.wire import messages as m
@@ -127,6 +137,28 @@ async def add_indirect_root(
 async def sync_with_gc(services: Services, session: Session, _: Any, __: Tell) -> m.Reply:
     """Answer SyncWithGC."""
     await roots.sync_with_gc(services, session)
+    return _DONE
+
+
+async def find_roots(services: Services, session: Session, _: Any, tell: Tell) -> m.Reply:
+    """Answer FindRoots."""
+    found = await roots.find_roots(services, session, tell)
+    return m.RootsReply(tuple((root.link, root.item) for root in found))
+
+
+async def verify_store(
+    services: Services, session: Session, asked: m.VerifyStore, tell: Tell
+) -> m.Reply:
+    """Answer VerifyStore."""
+    errors = await verification.verify_store(
+        services, session, check_contents=asked.check_contents, repair=asked.repair, events=tell
+    )
+    return _TRUE if errors else _FALSE
+
+
+async def optimise_store(services: Services, session: Session, _: Any, tell: Tell) -> m.Reply:
+    """Answer OptimiseStore."""
+    await optimisation.optimise_store(services, session, tell)
     return _DONE
 
 
@@ -260,15 +292,24 @@ HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
         m.ClearFailedPaths: clear_failed_paths,
         m.BuiltinBuilders: builtin_builders,
         m.SubstituteURLs: substitute_urls,
-        m.FindRoots: _unsupported("FindRoots"),
+        m.FindRoots: find_roots,
         m.ExportPath: _unsupported("ExportPath"),
         m.ImportPaths: _unsupported("ImportPaths"),
         m.CollectGarbage: _unsupported("CollectGarbage"),
-        m.OptimiseStore: _unsupported("OptimiseStore"),
-        m.VerifyStore: _unsupported("VerifyStore"),
+        m.OptimiseStore: optimise_store,
+        m.VerifyStore: verify_store,
     }
 )
 """What answers each request, but for AddToStore, whose body the session receives."""
 
-LONG: frozenset[type[Any]] = frozenset({m.BuildPaths, m.SyncWithGC, m.QueryAllValidPaths})
+LONG: frozenset[type[Any]] = frozenset(
+    {
+        m.BuildPaths,
+        m.SyncWithGC,
+        m.QueryAllValidPaths,
+        m.FindRoots,
+        m.OptimiseStore,
+        m.VerifyStore,
+    }
+)
 """Requests that may wait for others or take long: a client that hangs up meanwhile ends them."""

@@ -5,12 +5,21 @@
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from builder.options import BuildMode
 from store.paths import StorePath, is_derivation
-from storedaemon.operations import buildlogs, builds, info, queries, roots
+from storedaemon.operations import (
+    buildlogs,
+    builds,
+    info,
+    optimisation,
+    queries,
+    roots,
+    verification,
+)
 from storedaemon.operations.paths import entry
 from storedaemon.session import Session
 from storedaemon.session_options import MAX_NUMBER, SessionOptions
@@ -21,6 +30,8 @@ from storedaemon.wire.native.faults import RequestError
 
 _PATHS_IN_FRAME = 24_576
 """Characters of paths in one message; a longer list comes in several."""
+
+Thing = TypeVar("Thing")
 
 _MODES: Mapping[str, BuildMode] = {mode.name.lower(): mode for mode in BuildMode}
 
@@ -90,22 +101,28 @@ async def _valid_paths(call: Call) -> Result:
 
 
 async def _paths(call: Call, paths: list[StorePath]) -> Result:
+    return await _listed(call, "paths", paths, len)
+
+
+async def _listed(
+    call: Call, name: str, things: Iterable[Thing], length: Callable[[Thing], int]
+) -> Result:
     """Send all but the last part of a list as events; give the last as the result."""
-    parts = list(_parts(paths))
+    parts = list(_parts(things, length))
     for part in parts[:-1]:
-        await call.send_event("paths", {"paths": part})
-    return {"paths": parts[-1]}
+        await call.send_event(name, {name: part})
+    return {name: parts[-1]}
 
 
-def _parts(paths: Iterable[StorePath]) -> Iterable[list[StorePath]]:
-    part: list[StorePath] = []
+def _parts(things: Iterable[Thing], length: Callable[[Thing], int]) -> Iterable[list[Thing]]:
+    part: list[Thing] = []
     size = 0
-    for path in paths:
-        if part and size + len(path) > _PATHS_IN_FRAME:
+    for thing in things:
+        if part and size + length(thing) > _PATHS_IN_FRAME:
             yield part
             part, size = [], 0
-        part.append(path)
-        size += len(path)
+        part.append(thing)
+        size += length(thing)
     yield part
 
 
@@ -176,6 +193,32 @@ async def _add_temporary_root(call: Call) -> Result:
     return {}
 
 
+async def _roots(call: Call) -> Result:
+    found = await roots.find_roots(call.services, call.session, call.send_events)
+    maps = [records.root_map(root.link, root.item) for root in found]
+    return await _listed(call, "roots", maps, _root_length)
+
+
+def _root_length(root: Mapping[str, str]) -> int:
+    return sum(map(len, root.values()))
+
+
+async def _verify(call: Call) -> Result:
+    errors = await verification.verify_store(
+        call.services,
+        call.session,
+        check_contents=call.params.flag("contents"),
+        repair=call.params.flag("repair"),
+        events=call.send_events,
+    )
+    return {"errors": errors}
+
+
+async def _optimise(call: Call) -> Result:
+    done = await optimisation.optimise_store(call.services, call.session, call.send_events)
+    return {"files": done.files, "size": done.size}
+
+
 METHODS: Mapping[str, Method] = {
     "ping": Method(_ping, at_once=True),
     "status": Method(_status, at_once=True),
@@ -193,6 +236,9 @@ METHODS: Mapping[str, Method] = {
     "add-derivation": Method(add_derivation),
     "add-root": Method(_add_root),
     "add-temporary-root": Method(_add_temporary_root),
+    "roots": Method(_roots),
+    "verify": Method(_verify),
+    "optimise": Method(_optimise),
     "build": Method(_build),
     "cancel-build": Method(_cancel_build),
     "log": Method(_log),

@@ -53,6 +53,12 @@ def parse_path_info(values: Mapping[str, Any]) -> PathInfo:
     )
 
 
+def root_map(link: str, item: StorePath) -> dict[str, str]:
+    """Describe a root; bytes of its name that are no UTF-8 are lost."""
+    name = link.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return {"link": name, "path": item}
+
+
 def description_map(description: DerivationDescription) -> dict[str, Any]:
     """Write a description as the parameters of `add-derivation`."""
     fixed = description.fixed
