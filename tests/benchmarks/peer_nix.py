@@ -103,8 +103,8 @@ class NixPeer:
         self.store = StoreDirectory(f"{self.base}/store")
         self.address = f"{self.base}/socket"
         settings = SETTINGS.format(jobs=jobs, group=group)
-        (self.base / "etc").mkdir()
-        (self.base / "var").mkdir()
+        for name in ("etc", "var", "builds"):
+            (self.base / name).mkdir()
         (self.base / "etc/nix.conf").write_text(settings, encoding="utf-8")
         self._drivers: list[NixDriver] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -141,6 +141,7 @@ class NixPeer:
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.base),
+            "TMPDIR": f"{self.base}/builds",
             "NIX_REMOTE": "local",  # or else it might become a client of the system's daemon
             "NIX_STORE_DIR": self.store.path,
             "NIX_STATE_DIR": f"{self.base}/var",

@@ -37,6 +37,7 @@ class Subject:
         self.base.chmod(0o755)
         self.store = StoreDirectory(f"{self.base}/store")
         self.address = f"{self.base}/guix"
+        (self.base / "builds").mkdir()
         self._options = options
         self._drivers: list[GuixDriver] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,10 +64,11 @@ class Subject:
         """Start the process, without waiting for it."""
         command = [sys.executable, "-m", "storedaemon", "serve"]
         places = ["--store", self.store.path, "--state", f"{self.base}/state"]
+        builds = ["--build-directory", f"{self.base}/builds"]
         sockets = ["--listen", f"{self.base}/native", "--listen-guix", self.address]
         with (self.base / "stderr").open("ab") as stderr:
             self._process = subprocess.Popen(
-                [*command, *places, *sockets, *self._options],
+                [*command, *places, *builds, *sockets, *self._options],
                 env={**os.environ, "NOTIFY_SOCKET": f"{self.base}/notify"},
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
