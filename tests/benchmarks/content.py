@@ -26,6 +26,8 @@ BUILDER_NAME = "bench-builder"
 
 BUILDER_SOURCE = Path(__file__).with_name("bench_builder.c")
 
+MIB = 1024 * 1024
+
 PIECE = 256 * 1024
 """Bytes in one write of a client that streams."""
 
@@ -49,7 +51,8 @@ def compile_builder(directory: Path, source: Path = BUILDER_SOURCE) -> Path:
 
 def random_bytes(size: int, seed: int = 1) -> bytes:
     """Make bytes that nothing compresses, the same ones for the same seed."""
-    return random.Random(seed).randbytes(size)
+    numbers = random.Random(seed)
+    return b"".join(numbers.randbytes(min(MIB, size - at)) for at in range(0, size, MIB))
 
 
 def file_archive(

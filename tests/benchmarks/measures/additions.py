@@ -3,7 +3,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 
 from tests.benchmarks import content, floors
 from tests.benchmarks.driver import LAST, Driver, string, text_request
@@ -25,12 +25,14 @@ def _texts(lab: Lab, name: str, cpu: int | None, goals: tuple[Goal, ...]) -> Fig
     count = lab.scaled(500, 100)
     numbers = itertools.count()
     with ExitStack() as stack:
-        where = nullcontext() if cpu is None else pinned(cpu, *lab.pids, daemon=cpu)
-        stack.enter_context(where)
+        pin_again = _nothing
+        if cpu is not None:
+            pin_again = stack.enter_context(pinned(cpu, *lab.pids, daemon=cpu))
         floor = stack.enter_context(floors.ping_pong(256, 80, count, cpu))
 
         def contestant(side: Side) -> Contestant:
             line = stack.enter_context(side.driver.line())
+            pin_again()
             path = side.driver.add_text("text-0000000000", b"first")
             size = len(LAST + string(path))
 
@@ -42,6 +44,10 @@ def _texts(lab: Lab, name: str, cpu: int | None, goals: tuple[Goal, ...]) -> Fig
 
         series = lab.contest(contestant, floor)
     return Figure(name, "a round trip of such sizes", Unit.SECONDS, series, goals)
+
+
+def _nothing() -> None:
+    """Leave it to the kernel where processes run."""
 
 
 def _text_request(salt: str, number: int) -> bytes:

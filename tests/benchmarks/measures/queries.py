@@ -69,13 +69,14 @@ def _single(
     request, reply = prepare(lab.ours)
     count = lab.scaled(5000, 1000)
     with ExitStack() as stack:
-        stack.enter_context(pinned(lab.cpus[0], *lab.pids, daemon=cpu))
+        pin_again = stack.enter_context(pinned(lab.cpus[0], *lab.pids, daemon=cpu))
         bare = floors.ping_pong(len(request), len(reply), count, cpu)
         floor = stack.enter_context(bare)
 
         def contestant(side: Side) -> Contestant:
             question, answer = prepare(side)
             line = stack.enter_context(side.driver.line())
+            pin_again()
             return lambda: timed(lambda: line.ask(question, len(answer)), count)
 
         series = lab.contest(contestant, floor)
