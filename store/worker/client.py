@@ -290,6 +290,7 @@ class StoreWorkers:
             self._bury(worker)
 
     def _bury(self, worker: _Worker) -> None:
+        worker.channel.close()
         self._workers.remove(worker)
         if worker in self._idle:
             self._idle.remove(worker)

@@ -31,16 +31,19 @@ async def spread(
     Yields:
         The results, as they come.
     """
+    send, receive = trio.open_memory_channel[Result](0)
     try:
-        async with trio.open_nursery() as nursery:
-            send, receive = trio.open_memory_channel[Result](0)
-            pending = iter(things)
-            for _ in range(width):
-                nursery.start_soon(_work, pending, work, send.clone())
-            send.close()
-            with receive:
-                yield receive
-            nursery.cancel_scope.cancel()
+        # The tasks end before the channel does: to them, that would be an error.
+        with receive:
+            async with trio.open_nursery() as nursery:
+                pending = iter(things)
+                for _ in range(width):
+                    nursery.start_soon(_work, pending, work, send.clone())
+                send.close()
+                try:
+                    yield receive
+                finally:
+                    nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         _, errors = group.split(trio.Cancelled)
         if errors is None:
