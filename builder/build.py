@@ -150,18 +150,17 @@ class Builder:
         """Run the builder; inside, its outputs lie in the directories, and it is gone."""
         async with self._user() as user:
             directories = await self._directories(job, user)
-            kept = False
+            discarded = directories.deletable
             try:
                 await self._execute(job, directories, inputs, user)
                 yield directories
             except BuildError:
                 if job.options.keep_failed:
                     await self._shop.keeper.keep(job, directories)
-                    kept = True
+                    discarded = tuple(each for each in discarded if each != directories.top)
                 raise
             finally:
-                places = (path.rpartition("/")[2] for path in inputs)
-                self._shop.cleaner.discard(directories, places, keep_top=kept)
+                self._shop.cleaner.discard(discarded)
 
     @asynccontextmanager
     async def _user(self) -> AsyncIterator[BuildUser | None]:

@@ -1,28 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Deleting what builds leave behind, while the next ones already run.
 
-Most builds leave directories that are empty, or hold nothing but the places
-where inputs were mounted: these are removed at once. Anything else is deleted by
-the store workers, through directory descriptors. Who needs the place of a tree
-that is still being deleted waits for that.
+Trees are deleted by the store workers, through directory descriptors. Who needs
+the place of a tree that is still being deleted waits for that.
 """
 
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 
 import structlog
 import trio
 
-from builder.directories import BuildDirectories, opened
+from builder.directories import opened
 from store.worker.client import StoreWorkers
 
 log = structlog.get_logger("builder")
 
 Delete = Callable[[str], Awaitable[object]]
-
-FEW_PLACES = 32
-"""Mount places that are looked for by name; with more, the workers are asked at once."""
 
 
 def tree_deleter(workers: StoreWorkers) -> Delete:
@@ -55,18 +49,12 @@ class Cleaner:
             task_status.started()
             await trio.sleep_forever()
 
-    def discard(self, left: BuildDirectories, places: Iterable[str], *, keep_top: bool) -> None:
-        """Have the directories of a build deleted.
-
-        Args:
-            left: The directories.
-            places: The names of the inputs that were mounted beside the outputs.
-            keep_top: Whether the outermost build directory is kept for the user.
-        """
-        if not _remove_private(left, places):
-            self._discard_tree(left.private)
-        if not keep_top and not _remove_top(left):
-            self._discard_tree(left.top)
+    def discard(self, paths: Iterable[str]) -> None:
+        """Have trees deleted."""
+        assert self._nursery is not None, "the cleaner runs before anything is built"
+        for path in paths:
+            self._under_way[path] = trio.Event()
+            self._nursery.start_soon(self._remove, path)
 
     async def vacate(self, path: str) -> None:
         """Return when nothing lies at a path any more."""
@@ -75,11 +63,6 @@ class Cleaner:
             await event.wait()
         if _exists(path):
             await self._delete(path)
-
-    def _discard_tree(self, path: str) -> None:
-        assert self._nursery is not None, "the cleaner runs before anything is built"
-        self._under_way[path] = trio.Event()
-        self._nursery.start_soon(self._remove, path)
 
     async def _remove(self, path: str) -> None:
         try:
@@ -91,44 +74,6 @@ class Cleaner:
             log.exception("not_deleted", path=path)
         finally:
             self._under_way.pop(path).set()
-
-
-def _remove_top(left: BuildDirectories) -> bool:
-    """Remove the build directories if they are empty; tell whether they were."""
-    with suppress(OSError), opened(left.top) as fd:
-        if left.workplace.temporary is not None:
-            os.rmdir("tmp", dir_fd=fd)
-            os.rmdir("top", dir_fd=fd)
-        os.rmdir(left.top)
-        return True
-    return False
-
-
-def _remove_private(left: BuildDirectories, places: Iterable[str]) -> bool:
-    """Remove the private directory if only mount places are in it; tell whether that was so."""
-    with suppress(OSError), opened(left.private) as fd:
-        if left.workplace.temporary is not None and not _remove_places(fd, list(places)):
-            return False
-        os.rmdir(left.private)
-        return True
-    return False
-
-
-def _remove_places(private: int, places: list[str]) -> bool:
-    if len(places) > FEW_PLACES:
-        return False
-    for name in places:
-        _remove_place(private, f"store/{name}")
-    os.rmdir("store", dir_fd=private)
-    return True
-
-
-def _remove_place(private: int, name: str) -> None:
-    # "store" is a directory that was made here and that no builder could replace.
-    try:
-        os.unlink(name, dir_fd=private)
-    except IsADirectoryError:
-        os.rmdir(name, dir_fd=private)
 
 
 def _exists(path: str) -> bool:

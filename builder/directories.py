@@ -48,6 +48,11 @@ class BuildDirectories:
     workplace: Workplace
     owner: int | None
 
+    @property
+    def deletable(self) -> tuple[str, ...]:
+        """The trees that a build leaves behind."""
+        return (self.private, self.top)
+
 
 @contextmanager
 def opened(path: str) -> Iterator[int]:
