@@ -220,7 +220,15 @@ async def _opened(
         directory = StoreDirectory(layout.store)
         building = make_building(
             Materials(
-                layout, directory, settings, database, PathLocks(client), spawner, workers, {}
+                layout=layout,
+                directory=directory,
+                settings=settings,
+                database=database,
+                locks=PathLocks(client),
+                monitor=monitor,
+                spawner=spawner,
+                workers=workers,
+                environment={},
             )
         )
         async with trio.open_nursery() as running:
