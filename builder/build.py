@@ -39,7 +39,9 @@ from builder.sealing import Sealer
 from builder.spawner.client import SetupError, Spawner, SpawnError
 from builder.users import BuildUser, BuildUsers
 from builder.watch import Limits
+from store.content_index import ContentIndex
 from store.database import NewItem, StoreDatabase
+from store.derivations import Derivation
 from store.info import PathInfo
 from store.layout import Layout
 from store.paths import StoreDirectory, StorePath, is_derivation, name_of
@@ -61,6 +63,7 @@ class Workshop:
         derivations: Parsed derivations.
         spawner: Starts builders.
         sealer: Turns what they leave into store items.
+        content_index: Which item has which content.
         cleaner: Deletes the rest.
         keeper: Keeps what users want to look at after a failure.
         users: Whom builders run as; None for the daemon's own user.
@@ -74,6 +77,7 @@ class Workshop:
     derivations: DerivationCache
     spawner: Spawner
     sealer: Sealer
+    content_index: ContentIndex
     cleaner: Cleaner
     keeper: Keeper
     users: BuildUsers | None
@@ -104,6 +108,7 @@ class Builder:
                     self._shop.sealer.place(job, left, missing)
         job.proceed(JobState.REGISTERING)
         await self._shop.database.register([NewItem(info) for info in infos])
+        self._index_content(job.derivation)
         seconds = trio.current_time() - started
         job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
 
@@ -286,6 +291,13 @@ class Builder:
         valid = [path for path in job.derivation.output_paths if path not in missing]
         infos = [self._shop.database.path_info(path) for path in valid]
         return [info.path for info in infos if not await self._shop.sealer.is_intact(info)]
+
+    def _index_content(self, derivation: Derivation) -> None:
+        """Note what is known of a fixed output's content: another derivation may state the same."""
+        if derivation.is_fixed_output:
+            [path] = derivation.output_paths
+            recursive, digest = derivation.outputs["out"].fixed_content()
+            self._shop.content_index.record(digest, path, recursive=recursive)
 
     def _need_container(self, job: Job, what: str) -> None:
         if not self._shop.settings.use_chroot:

@@ -29,6 +29,7 @@ from builder.spawner.client import Spawner
 from builder.users import BuildUsers
 from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
+from store.content_index import ContentIndex
 from store.database import StoreDatabase
 from store.derivation_checks import read_text
 from store.derivations import Derivation, derivation_name, parse_derivation
@@ -49,6 +50,7 @@ class Materials:
     directory: StoreDirectory
     settings: BuildSettings
     database: StoreDatabase
+    content_index: ContentIndex
     locks: PathLocks
     monitor: ProcessMonitor
     spawner: Spawner
@@ -105,6 +107,7 @@ def make_building(materials: Materials) -> Building:
         derivations=derivations,
         spawner=materials.spawner,
         sealer=_sealer(materials),
+        content_index=materials.content_index,
         cleaner=cleaner,
         keeper=Keeper(delete),
         users=users,

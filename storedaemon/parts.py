@@ -90,6 +90,7 @@ async def assemble(
         directory=directory,
         settings=settings,
         database=database,
+        content_index=index,
         locks=locks,
         monitor=monitor,
         spawner=clients.spawner,

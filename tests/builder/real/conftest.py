@@ -29,6 +29,7 @@ from locker.client import Locker
 from locker.pathlocks import PathLocks
 from locker.start import StartedHelper, start_helper
 from reaper.monitor import ProcessMonitor
+from store.content_index import ContentIndex
 from store.database import NewItem, StoreDatabase
 from store.derivations import (
     Derivation,
@@ -61,6 +62,7 @@ class Yard:
 
     layout: Layout
     database: StoreDatabase
+    content_index: ContentIndex
     building: Building
     monitor: ProcessMonitor
     temp_roots: TempRoots
@@ -217,6 +219,7 @@ async def _opened(
         nursery.start_soon(workers.run)
         database = await stack.enter_async_context(StoreDatabase.open(layout))
         roots = await stack.enter_async_context(TempRoots.open(layout, client))
+        index = await stack.enter_async_context(ContentIndex.open(layout))
         directory = StoreDirectory(layout.store)
         building = make_building(
             Materials(
@@ -224,6 +227,7 @@ async def _opened(
                 directory=directory,
                 settings=settings,
                 database=database,
+                content_index=index,
                 locks=PathLocks(client),
                 monitor=monitor,
                 spawner=spawner,
@@ -234,7 +238,7 @@ async def _opened(
         async with trio.open_nursery() as running:
             await running.start(building.cleaner.run)
             await running.start(building.run)
-            yield Yard(layout, database, building, monitor, roots, base)
+            yield Yard(layout, database, index, building, monitor, roots, base)
             running.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
     for part in (client, spawner, workers):

@@ -12,6 +12,7 @@ import pytest
 
 from builder.events import BuildStarted, BuildSucceeded, FailureKind, HashMismatch
 from builder.options import BuildMode
+from store.hashes import Digest, HashAlgorithm
 from store.nar.hash import nar_hash_of
 
 if TYPE_CHECKING:
@@ -123,10 +124,12 @@ async def test_unacceptable_outputs_are_refused(yard: "Yard", script: str, fault
 async def test_a_fixed_output_with_the_stated_content_is_accepted(
     yard: "Yard", algorithm: str, digest: str
 ):
-    """Any algorithm will do."""
+    """Any algorithm will do; the content is known by its hash from then on."""
     drv = await yard.add_derivation("printf content > $out", fixed=(algorithm, digest))
     await yard.build(drv)
     assert Path(yard.output(drv)).read_bytes() == b"content"
+    known = Digest(HashAlgorithm(algorithm), bytes.fromhex(digest))
+    assert yard.content_index.lookup(known, recursive=False) == yard.output(drv)
 
 
 async def test_a_fixed_output_with_other_content_is_refused(yard: "Yard"):
