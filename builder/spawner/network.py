@@ -9,9 +9,12 @@ Entry points: `LoopbackMessage` in the spawner, `bring_up` in a container.
 """
 
 import os
+import signal
 import socket
 import struct
 import sys
+
+import prctl
 
 _LOOPBACK_INDEX = 1  # the first interface of every new network namespace
 _NLMSG_ERROR = 2
@@ -41,6 +44,8 @@ class LoopbackMessage:
         self._data = b""
         self._pid = os.fork()
         if self._pid == 0:
+            # A spawner that ends at once leaves nothing behind.
+            prctl.set_pdeathsig(signal.SIGKILL)
             _encode_and_exit(writer)
         os.close(writer)
 

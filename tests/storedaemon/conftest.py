@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ import pytest
 
 READY_SECONDS = 20
 STOP_SECONDS = 35
+KILLED_SECONDS = 1
 
 FAULTS = ("part failed", "session crashed", "request failed", "job_crashed", "Traceback")
 
@@ -163,12 +165,20 @@ def _is_alive(pid: int) -> bool:
     return state != "Z"
 
 
+def _still_alive(pids: list[int]) -> list[int]:
+    """Return which processes live on; the kernel may need a moment for one that was killed."""
+    deadline = time.monotonic() + KILLED_SECONDS
+    while (left := [pid for pid in pids if _is_alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
 def finish(daemon: RunningDaemon) -> None:
     """Stop a daemon if need be, and see that it left nothing behind."""
     running = daemon.process.poll() is None
     descendants = daemon.descendants()
     code = daemon.stop()
-    left = [pid for pid in descendants if _is_alive(pid)]
+    left = _still_alive(descendants)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     if running:
