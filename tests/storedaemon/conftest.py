@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
