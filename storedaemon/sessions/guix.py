@@ -87,6 +87,10 @@ class _Connection:
         # Who is gone already needs no orderly end.
         with contextlib.suppress(ClientGoneError):
             self._receiver.settle()
+        # The table of methods refers back to us: without this, what was received of
+        # a request would stay in memory until a collection that may be long in coming.
+        self._special.clear()
+        self._wire.close()
 
     # The handshake
 
@@ -149,7 +153,6 @@ class _Connection:
         self._session.log.info("bad request", reason=error.reason, error=error.message)
         self._receiver.settle()
         await send(self._sock, self._wire.error(error.message))
-        self._wire.close()
         await linger(self._sock, LINGER_SECONDS)
 
     async def _answer(self, operation: Operation, request: m.Request) -> bytes:

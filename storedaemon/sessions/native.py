@@ -70,23 +70,24 @@ class NativeConnection:
 
     async def run(self) -> None:
         """Serve until the client hangs up or breaks the protocol."""
-        fault = None
+        fault: messages.Fault | None = None
         async with trio.open_nursery() as nursery:
             await self._sender.send(encode_message(self._hello()))
             try:
                 await self._read(nursery)
             except FaultError as error:
-                fault = error
+                # Not the error itself: its traceback holds this frame, and the two would
+                # keep what was received in memory until a collection of cycles.
+                fault = messages.Fault(error.reason, error.message)
             nursery.cancel_scope.cancel()
         if fault:
             await self._tell(fault)
 
-    async def _tell(self, fault: FaultError) -> None:
+    async def _tell(self, fault: messages.Fault) -> None:
         """Tell a client what it did wrong, and let it read that."""
         self._session.log.info("protocol fault", reason=fault.reason, text=fault.message)
         with trio.move_on_after(_FAULT_SECONDS):
-            message = messages.Fault(fault.reason, fault.message)
-            await self._sender.send(encode_message(message))
+            await self._sender.send(encode_message(fault))
         await linger(self._sock, _FAULT_SECONDS)
 
     async def _read(self, nursery: trio.Nursery) -> None:

@@ -272,8 +272,9 @@ class GuixSession:
         return bytes(chunk.data)
 
     def close(self) -> None:
-        """Note that nothing more is received or sent."""
+        """Note that nothing more is received or sent, and drop what is not taken yet."""
         self._state = State.CLOSED
+        self._buffer = ReceiveBuffer()
 
     def _expect(self, state: State) -> None:
         if self._state is not state:
