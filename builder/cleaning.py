@@ -53,8 +53,8 @@ class Cleaner:
         """Have trees deleted."""
         assert self._nursery is not None, "the cleaner runs before anything is built"
         for path in paths:
-            self._under_way[path] = trio.Event()
-            self._nursery.start_soon(self._remove, path)
+            deleted = self._under_way[path] = trio.Event()
+            self._nursery.start_soon(self._remove, path, deleted)
 
     async def vacate(self, path: str) -> None:
         """Return when nothing lies at a path any more."""
@@ -64,7 +64,7 @@ class Cleaner:
         if _exists(path):
             await self._delete(path)
 
-    async def _remove(self, path: str) -> None:
+    async def _remove(self, path: str, deleted: trio.Event) -> None:
         try:
             with trio.CancelScope(shield=True):
                 await self._delete(path)
@@ -73,7 +73,11 @@ class Cleaner:
             # same derivation tries again, and so does a garbage collection.
             log.exception("not_deleted", path=path)
         finally:
-            self._under_way.pop(path).set()
+            deleted.set()
+            # A tree is gone before we hear of it: another may have had its place
+            # since, and be on its way out too.
+            if self._under_way.get(path) is deleted:
+                del self._under_way[path]
 
 
 def _exists(path: str) -> bool:
