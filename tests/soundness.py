@@ -41,7 +41,7 @@ class Footprint:
     def grown_since(self, before: "Footprint") -> list[str]:
         """Tell what there is more of than before, except memory."""
         more = (self.descriptors - before.descriptors) + (self.processes - before.processes)
-        return sorted(more.elements())
+        return sorted(each for each in more.elements() if "/db.sqlite" not in each)
 
     def missing_since(self, before: "Footprint") -> list[str]:
         """Tell which processes have ended."""
