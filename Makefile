@@ -35,7 +35,7 @@ lint: setup-dev
 	$(VENV)/bin/mypy
 
 check: lint
-	$(VENV)/bin/pytest -q -m "not slow"
+	$(VENV)/bin/pytest -q -m "not slow and not whole"
 
 test: lint
 	$(VENV)/bin/pytest

@@ -14,6 +14,17 @@ hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=
 hypothesis.settings.load_profile("reproducible")
 
 
+# Fixtures that start helpers, containers or a daemon, which takes a good part of a second.
+WHOLE = frozenset({"start_daemon", "open_yard", "bench", "services"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what works with whole parts of the daemon, for `make check` to leave out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not WHOLE.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.whole)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked `root` when it cannot run."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
