@@ -90,6 +90,7 @@ def test_only_an_entry_of_the_directory_is_deleted(dirfd: int, name: str):
         delete_tree(dirfd, name)
 
 
+@pytest.mark.slow
 def test_depth_costs_no_descriptors(dirfd: int, tmp_path: Path):
     """A tree much deeper than a process may have files open is deleted."""
     fd = os.dup(dirfd)
@@ -105,6 +106,7 @@ def test_depth_costs_no_descriptors(dirfd: int, tmp_path: Path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.slow
 def test_a_racing_swap_never_leads_outside(dirfd: int, tmp_path: Path):
     """What lies behind links that replace directories survives (CVE-2025-46415)."""
     canary = tmp_path / "outside"
