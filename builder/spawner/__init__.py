@@ -8,6 +8,8 @@
     room.py        namespaces made in advance
     clone.py       clone3: a child that is the daemon's
     child.py       what happens between namespaces and exec, step by step
+    calls.py       the last steps, a list of system calls
+    _launch.c      makes them, in a process that shares the spawner's memory until the exec
     root.py, mounts.py, identity.py, network.py, program.py, landlock.py
                    the steps
     bpf.py, seccomp.py
@@ -17,5 +19,6 @@
 
 It is started before the daemon has any thread, because a process with threads cannot
 safely be forked, and stays small, because the price of a fork is the size of its memory.
+Where it can, it does not fork at all; guests and containers in the host's network need it.
 It needs Linux 5.12, for mount_setattr.
 """

@@ -6,20 +6,19 @@ itself. More groups need capabilities in the namespace above, which only a proce
 has: the spawner for the first namespace, a short-lived helper for the one that locks
 mounts.
 
-Entry points: `map_ids`, `map_groups`, `lock_mounts`; `drop_bounding_set`,
-`drop_capabilities`, `clear_ambient`.
+Entry points: `map_ids`, `map_groups`, `lock_mounts`; `drop_bounding_set`, `clear_ambient`.
 """
 
 import os
 import struct
 from contextlib import suppress
 
-from builder.spawner.syscalls import CLONE_NEWNS, CLONE_NEWUSER, capset, prctl, unshare
+from builder.spawner.syscalls import CLONE_NEWNS, CLONE_NEWUSER, prctl, unshare
 
-_PR_CAPBSET_DROP = 24
+PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
-_CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
-_NO_CAPABILITIES = bytes(24)
+CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+NO_CAPABILITIES = bytes(24)
 _GO = b"\n"
 _NEWGIDMAP = "newgidmap"
 
@@ -40,17 +39,12 @@ def drop_bounding_set(last: int) -> None:
         PermissionError: It has no CAP_SETPCAP.
     """
     for number in range(last + 1):
-        prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+        prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
 def clear_ambient() -> None:
     """Drop ambient capabilities, which a service manager may have given the daemon."""
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-
-
-def drop_capabilities() -> None:
-    """Give up all capabilities, those that executed programs could inherit too."""
-    capset(_CAPABILITY_HEADER, _NO_CAPABILITIES)
 
 
 def write_own(name: bytes, text: bytes, proc: int) -> None:

@@ -8,12 +8,14 @@ import contextlib
 import errno
 import gc
 import os
+import signal
 
-from builder.spawner.child import Call, Channels, Setup, run
+from builder.spawner.calls import Channels, launch, mount_procs
+from builder.spawner.child import Setup, report, run
 from builder.spawner.clone import Cloner, namespace_flags
 from builder.spawner.identity import clear_ambient, drop_bounding_set, map_groups
 from builder.spawner.kit import Kit
-from builder.spawner.messages import CODEC, Spawned, SpawnRefused, SpawnRequest
+from builder.spawner.messages import CODEC, SetupFailure, Spawned, SpawnRefused, SpawnRequest
 from builder.spawner.program import UnsuitableProgramError
 from builder.spawner.room import Home
 from builder.spawner.script import Guest, Script, translate
@@ -29,6 +31,7 @@ def main() -> None:
     """Serve until the daemon closes the channel."""
     with adopt_channel(CODEC, "spawner") as channel:
         reset_ignored_signals()
+        signal.signal(signal.SIGPIPE, _disregard)  # a status pipe may be closed at any time
         os.umask(0)  # containers state exact modes
         clear_ambient()
         kit = Kit()
@@ -71,14 +74,15 @@ class Spawner:
             setup.close()
             for fd in fds:
                 os.close(fd)
-        self._prepare_room()
+        if self._home is not None and self._home.away:
+            self._prepare_room(self._home)
 
     def _spawn(self, number: int, script: Script, setup: Setup, channels: Channels) -> None:
         try:
             if script.network:
                 self._kit.loopback.get()
             if script.network and script.guest is None and self._enter_room():
-                pid, pidfd = self._let_room(setup, channels)
+                pid, pidfd = self._let_room(script, setup, channels)
             else:
                 pid, pidfd = self._build_house(script, setup, channels)
         except _SETUP_ERRORS as error:
@@ -99,24 +103,27 @@ class Spawner:
             home.enter_room(self._kit.loopback.get())
         return True
 
-    def _prepare_room(self) -> None:
-        """Move on to the next container's namespaces, while nobody waits."""
-        if self._home is None:
-            return
-        self._home.return_home()
+    def _prepare_room(self, home: Home) -> None:
+        """Move on to the next container's namespaces, while nobody waits.
+
+        Who has not asked for a room now is not likely to ask for one next.
+        """
+        home.return_home()
         # If it fails, it is tried again when it is needed, and its failure then has a reader.
         with contextlib.suppress(OSError, RuntimeError):
-            self._home.enter_room(self._kit.loopback.get())
+            home.enter_room(self._kit.loopback.get())
 
-    def _let_room(self, setup: Setup, channels: Channels) -> tuple[int, int]:
-        """Furnish the room that this process is in, and clone its first inhabitant."""
+    def _let_room(self, script: Script, setup: Setup, channels: Channels) -> tuple[int, int]:
+        """Furnish the room that this process is in, and launch its first inhabitant."""
         setup.furnish()
         setup.leave_host()
-        calls = setup.plan(setup.find_program(), channels)
+        calls = [*mount_procs(script), *setup.plan(channels)]
         setup.step = "clone"
-        pid, pidfd = self._cloner.clone(0)
-        if pid == 0:
-            run(lambda: _move_in(setup, calls), setup, channels.status)
+        pid, pidfd, failure = launch(calls)
+        if failure is not None:
+            call = failure.call
+            told = SetupFailure(call.step, failure.errno, failure.text, call.operation)
+            report(told, channels.status)
         return pid, pidfd
 
     def _build_house(self, script: Script, setup: Setup, channels: Channels) -> tuple[int, int]:
@@ -148,11 +155,6 @@ class Spawner:
             os.write(tell, b"\n")
 
 
-def _move_in(setup: Setup, calls: list[Call]) -> None:
-    setup.mount_procs()
-    setup.carry_out(calls)
-
-
 def _do_all(script: Script, setup: Setup, channels: Channels, pipe: tuple[int, int]) -> None:
     setup.step = "user-namespace"
     mapped, tell = pipe
@@ -163,9 +165,15 @@ def _do_all(script: Script, setup: Setup, channels: Channels, pipe: tuple[int, i
     setup.detach()
     if script.isolated:
         setup.furnish()
-        setup.mount_procs()
+        setup.carry_out(mount_procs(script))
         setup.leave_host()
-    setup.carry_out(setup.plan(setup.find_program(), channels))
+    calls = setup.plan(channels)
+    setup.lock_mounts()
+    setup.carry_out(calls)
+
+
+def _disregard(_number: int, _frame: object) -> None:
+    """Take a signal without effect."""
 
 
 def _channels(request: SpawnRequest, fds: tuple[int, ...]) -> Channels:

@@ -2,9 +2,9 @@
 """Namespaces made in advance: the spawner waits for a request inside the next container's.
 
 Making namespaces takes most of a millisecond, so the spawner does it while it has
-nothing else to do: it enters new ones, furnishes them when a description comes, clones
-the container's first process, which inherits them, and goes home. That takes a fork less
-memory to copy, too: the first process finds its root ready.
+nothing else to do: it enters new ones, furnishes them when a description comes, launches
+the container's first process, which inherits them, and goes home. What is left to that
+process are plain system calls: it finds its root ready.
 
 No process but the spawner is ever in a room that is not let, and a room is let once.
 

@@ -24,7 +24,6 @@ from builder.spawner.syscalls import (
     MS_NOSUID,
     MS_PRIVATE,
     OPEN_TREE_CLONE,
-    mount,
     mount_attributes,
     mount_setattr,
     move_mount,
@@ -34,6 +33,7 @@ from builder.spawner.syscalls import (
 )
 
 _PLAIN = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+PROC_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _PRIVATE = mount_attributes(0, MS_PRIVATE)
 _RESTRICTED = mount_attributes(_PLAIN)
 
@@ -79,12 +79,3 @@ def leave_host() -> None:
     """
     umount2(b".", MNT_DETACH)
     os.chdir("/")
-
-
-def mount_proc(target: bytes) -> None:
-    """Mount proc for the PID namespace of this process, in the root that was entered.
-
-    Args:
-        target: A path without symbolic links.
-    """
-    mount(b"proc", target, b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)

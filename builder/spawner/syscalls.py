@@ -70,7 +70,6 @@ def _system_call(name: str, number: int, *types: Any) -> Callable[..., int]:
 
 
 clone3 = _system_call("clone3", 435, ctypes.c_void_p, _size)
-close_range = _system_call("close_range", 436, _uint, _uint, _uint)
 openat2 = _system_call("openat2", 437, _int, _text, _text, _size)
 open_tree = _system_call("open_tree", 428, _int, _text, _uint)
 move_mount = _system_call("move_mount", 429, _int, _text, _int, _text, _uint)
@@ -79,7 +78,6 @@ fsconfig = _system_call("fsconfig", 431, _int, _uint, _text, _text, _int)
 fsmount = _system_call("fsmount", 432, _int, _uint, _uint)
 mount_setattr = _system_call("mount_setattr", 442, _int, _text, _uint, _text, _size)
 landlock_create_ruleset = _system_call("landlock_create_ruleset", 444, _text, _size, _uint)
-landlock_restrict_self = _system_call("landlock_restrict_self", 446, _int, _uint)
 pivot_root = _system_call("pivot_root", _PIVOT_ROOT, _text, _text)
 mount = _system_call("mount", 0, _text, _text, _text, ctypes.c_ulong, _text)
 umount2 = _system_call("umount2", 0, _text, _int)
@@ -87,8 +85,6 @@ setns = _system_call("setns", 0, _int, _int)
 unshare = _system_call("unshare", 0, _int)
 sethostname = _system_call("sethostname", 0, _text, _size)
 setdomainname = _system_call("setdomainname", 0, _text, _size)
-personality = _system_call("personality", 0, ctypes.c_ulong)
-capset = _system_call("capset", 0, _text, _text)
 prctl = _system_call("prctl", 0, _int, *[ctypes.c_ulong] * 4)
 
 

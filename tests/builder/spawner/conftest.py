@@ -25,7 +25,7 @@ from builder.container import (
     SharedMemory,
     arrange,
 )
-from builder.spawner.client import SpawnedProcess, Spawner, start_spawner
+from builder.spawner.client import SetupError, SpawnedProcess, Spawner, start_spawner
 from reaper.monitor import ProcessMonitor
 from reaper.process import ExitStatus, Process
 
@@ -95,7 +95,11 @@ class Workbench:
                 spawned = await self.spawner.spawn(description, stdout_fd=writer, stdin_fd=stdin)
             finally:
                 os.close(writer)
-            await spawned.setup
+            try:
+                await spawned.setup
+            except SetupError:
+                await spawned.process.wait()  # it ends by itself, and leaves nothing
+                raise
             output = b"".join([chunk async for chunk in stream])
         return Outcome(await spawned.process.wait(), output.decode())
 

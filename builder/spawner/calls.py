@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The system calls that turn a new process into a builder, as a list.
+
+Up to the last one, which executes the program, they need nothing of each other but now and
+then the last result. So a process can make them that has no interpreter; see ``_launch.c``.
+
+Entry points: `Channels`, `Call` and `plan`; `perform` and `launch` make the calls.
+"""
+
+import errno
+import os
+import signal
+import struct
+from collections.abc import Iterator, Sequence
+from types import EllipsisType
+from typing import NamedTuple
+
+from builder.spawner import _launch
+from builder.spawner.identity import CAPABILITY_HEADER, NO_CAPABILITIES, PR_CAPBSET_DROP
+from builder.spawner.kit import Kit
+from builder.spawner.root import PROC_FLAGS
+from builder.spawner.script import Script
+from builder.spawner.syscalls import CLOSE_RANGE_CLOEXEC
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_UMASK = 0o022
+_ALL_DESCRIPTORS = 0xFFFFFFFF
+_AT_ONCE = bytes(16)  # struct timespec
+_RESULT = ...  # of the call before
+
+Argument = int | bytes | bytearray | tuple[bytes, ...] | EllipsisType | None
+"""A number, memory, an array of strings that NULL ends, the result of the call before, NULL."""
+
+
+class Channels(NamedTuple):
+    """Descriptors for a builder: standard input or -1, output and error, the status pipe."""
+
+    stdin: int
+    stdout: int
+    status: int
+
+
+class Call(NamedTuple):
+    """A system call.
+
+    Attributes:
+        step: The step it belongs to.
+        name: As it is called.
+        arguments: Memory that the kernel writes to is a `bytearray`.
+        operation: The position of the operation it belongs to, if any.
+        ends: Whether a result above 0 ends the process without a word.
+    """
+
+    step: str
+    name: str
+    arguments: tuple[Argument, ...] = ()
+    operation: int | None = None
+    ends: bool = False
+
+
+class Failure(NamedTuple):
+    """A call that failed, and its error number."""
+
+    call: Call
+    errno: int
+
+    @property
+    def text(self) -> str:
+        """What was wrong; the client says what of, where it is a path of the container."""
+        text, name = os.strerror(self.errno), self.call.name
+        return text if name in ("chdir", "execve") else f"{name}: {text}"
+
+
+def perform(calls: Sequence[Call]) -> Failure | None:
+    """Make the calls; give the one that failed, the last that was made."""
+    failed, code = _launch.perform([(i.name, i.arguments, i.ends) for i in calls])
+    return Failure(calls[failed], code) if failed >= 0 else None
+
+
+def launch(calls: Sequence[Call]) -> tuple[int, int, Failure | None]:
+    """Make a sibling of this process, which makes the calls while this process waits.
+
+    Returns:
+        Its pid, a pidfd that is close-on-exec, and the call because of which it ends; None
+        where it has executed its program, or has ended for another reason.
+
+    Raises:
+        OSError: No process could be made.
+    """
+    pid, pidfd, failed, code = _launch.launch([(i.name, i.arguments, i.ends) for i in calls])
+    return pid, pidfd, Failure(calls[failed], code) if failed >= 0 else None
+
+
+def plan(kit: Kit, script: Script, path: bytes, channels: Channels) -> list[Call]:
+    """List what only the builder's process can do once its root is furnished.
+
+    Args:
+        kit: What was prepared.
+        script: The container.
+        path: The program, from within the root.
+        channels: The descriptors.
+
+    Raises:
+        OSError: There is no filter of system calls for this machine.
+    """
+    environment = tuple(b"%s=%s" % pair for pair in script.environment)
+    return [
+        *_session(kit, channels),
+        *_circumstances(kit, script),
+        Call("directory", "chdir", (script.directory,)),
+        *_identity(kit, script),
+        *_bond(channels.status),
+        *_confinement(kit, script),
+        Call("execute", "execve", (path, script.arguments, environment)),
+    ]
+
+
+def mount_procs(script: Script) -> list[Call]:
+    """List the mounting of proc, in the root that was entered, by a process of its namespace."""
+    return [
+        Call("operation", "mount", (b"proc", parent + b"/" + name, b"proc", PROC_FLAGS, None), at)
+        for at, parent, name in script.procs
+    ]
+
+
+def _session(kit: Kit, channels: Channels) -> Iterator[Call]:
+    yield Call("session", "setsid")
+    stdin: Argument = channels.stdin
+    if channels.stdin < 0:
+        # Opened anew, for what a builder changes by fcntl belongs to an open file.
+        yield Call("session", "openat", (kit.dev, b"null", os.O_RDWR | os.O_CLOEXEC, 0))
+        stdin = _RESULT
+    yield Call("session", "dup3", (stdin, 0, 0))
+    yield Call("session", "dup3", (channels.stdout, 1, 0))
+    yield Call("session", "dup3", (channels.stdout, 2, 0))
+
+
+def _circumstances(kit: Kit, script: Script) -> Iterator[Call]:
+    for number, soft, hard in script.limits:
+        limit = struct.pack("=QQ", soft % (1 << 64), hard % (1 << 64))  # -1 is no limit
+        yield Call("limits", "prlimit64", (0, number, limit, None))
+    yield Call("personality", "personality", (script.personality,))
+    if script.sacrifice:
+        own = b"self/oom_score_adj"
+        yield Call("oom-score", "openat", (kit.proc, own, os.O_WRONLY | os.O_CLOEXEC, 0))
+        yield Call("oom-score", "write", (_RESULT, b"1000", 4))
+
+
+def _identity(kit: Kit, script: Script) -> Iterator[Call]:
+    if script.guest is not None:
+        for number in range(kit.last_capability + 1):
+            yield Call("identity", "prctl", (PR_CAPBSET_DROP, number, 0, 0, 0))
+    yield Call("identity", "umask", (_UMASK,))
+    if script.ids is not None:
+        uid, gid, groups = script.ids
+        array = struct.pack(f"={len(groups)}I", *groups)
+        yield Call("identity", "setgroups", (len(groups), array))
+        yield Call("identity", "setresgid", (gid, gid, gid))
+        yield Call("identity", "setresuid", (uid, uid, uid))
+        # A launched process still has the spawner's memory, which is nothing for others with
+        # that id. The kernel sees to it, too, unless fs.suid_dumpable is 1.
+        yield Call("identity", "prctl", (_PR_SET_DUMPABLE, 0, 0, 0, 0))
+    yield Call("identity", "capset", (CAPABILITY_HEADER, NO_CAPABILITIES))
+    yield Call("identity", "prctl", (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def _bond(status: int) -> Iterator[Call]:
+    """End with the daemon, and where it has closed the status pipe or died before that."""
+    # The change of ids would have cleared it.
+    yield Call("identity", "prctl", (_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    polled = bytearray(struct.pack("=ihh", status, 0, 0))  # an error is told unasked
+    yield Call("identity", "ppoll", (polled, 1, _AT_ONCE, None, 0), ends=True)
+
+
+def _confinement(kit: Kit, script: Script) -> Iterator[Call]:
+    if kit.landlock >= 0:
+        yield Call("landlock", "landlock_restrict_self", (kit.landlock, 0))
+    yield Call("descriptors", "close_range", (3, _ALL_DESCRIPTORS, CLOSE_RANGE_CLOEXEC))
+    if script.filtered:
+        if kit.filter is None:
+            raise OSError(errno.ENOSYS, "no filter is known for this machine")
+        arguments = _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, kit.filter.address, 0, 0
+        yield Call("seccomp", "prctl", arguments)
