@@ -11,7 +11,10 @@ venv=${VENV:-.venv}
 extra=${1:-}
 stamp=$venv/.installed${extra:+-$extra}
 
-if [ -x "$venv/bin/python" ] && cmp -s pyproject.toml "$stamp"; then
+# What an installation is made from, beside Python files, which are used where they lie.
+state() { cat pyproject.toml builder/spawner/*.c; }
+
+if [ -x "$venv/bin/python" ] && state | cmp -s - "$stamp"; then
     exit 0
 fi
 
@@ -34,8 +37,8 @@ find_python() {
     exit 1
 }
 
-# Names the Debian packages that are missing. python-prctl is compiled, and
-# needs a compiler, Python's headers and those of libcap.
+# Names the Debian packages that are missing. python-prctl and the
+# spawner's extension are compiled, which needs a compiler, Python's headers and those of libcap.
 missing_packages() {
     command -v cc >/dev/null || echo gcc libc6-dev
     echo '#include <sys/capability.h>' | cc -E - >/dev/null 2>&1 || echo libcap-dev
@@ -80,4 +83,4 @@ say "installing the Python packages it needs"
 # The "compat" mode puts this directory on the path; the default costs every start 20 ms.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
     --config-settings editable_mode=compat --editable ".${extra:+[$extra]}"
-cp pyproject.toml "$stamp"
+state >"$stamp"
