@@ -324,5 +324,5 @@ def _compare_rounds(job: Job, earlier: Sequence[PathInfo], later: Sequence[PathI
         if (one.nar_hash, one.references) != (other.nar_hash, other.references):
             raise BuildError(
                 f"output `{one.path}' of `{job.path}' differs from previous round",
-                FailureKind.NOT_DETERMINISTIC,
+                FailureKind.OUTPUT_REJECTED,
             )

@@ -203,6 +203,7 @@ async def test_rounds_must_agree(yard: "Yard"):
     bad = await yard.add_derivation("cat /proc/sys/kernel/random/uuid > $out", name="bad")
     failure = await yard.failure(bad, rounds=2)
     assert "differs from previous round" in failure.message
+    assert failure.kind is FailureKind.OUTPUT_REJECTED
     assert not yard.database.is_valid(yard.output(bad))
 
 

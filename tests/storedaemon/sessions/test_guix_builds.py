@@ -210,6 +210,15 @@ def test_a_second_build_that_differs(client: GuixClient, recipes: Recipes):
     assert [line.split()[1] for line in shape(client)] == ["build-started"]
 
 
+def test_rounds_that_differ(client: GuixClient, recipes: Recipes):
+    """Unlike after a check, clients learn that a build they saw begin has failed."""
+    client.set_options(build_repeat=1, print_extended_build_trace=1)
+    drv, out = recipes.script("uneven", "cat /proc/sys/kernel/random/uuid > $out")
+    assert failure(client, drv) == (f"build of `{drv}' failed", 1)
+    text = f"output `{relative(out)}' of `{relative(drv)}' differs from previous round"
+    assert shape(client)[-2:] == [text, f"@ build-failed {relative(drv)} - 1 {text}"]
+
+
 def test_output_is_hidden_from_those_who_want_less(client: GuixClient, recipes: Recipes):
     """A verbosity below the build verbosity hides builders' output, but no trace."""
     client.set_options(verbosity=0, build_verbosity=1)
