@@ -18,9 +18,9 @@ from typing import NamedTuple
 from builder.spawner import _launch
 from builder.spawner.identity import CAPABILITY_HEADER, NO_CAPABILITIES, PR_CAPBSET_DROP
 from builder.spawner.kit import Kit
-from builder.spawner.root import PROC_FLAGS
+from builder.spawner.root import MACHINE_ENTRIES, PROC_FLAGS
 from builder.spawner.script import Script
-from builder.spawner.syscalls import CLOSE_RANGE_CLOEXEC
+from builder.spawner.syscalls import CLOSE_RANGE_CLOEXEC, MS_BIND, MS_RDONLY, MS_REMOUNT
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
@@ -116,12 +116,30 @@ def plan(kit: Kit, script: Script, path: bytes, channels: Channels) -> list[Call
     ]
 
 
-def mount_procs(script: Script) -> list[Call]:
+def mount_procs(kit: Kit, script: Script) -> list[Call]:
     """List the mounting of proc, in the root that was entered, by a process of its namespace."""
-    return [
-        Call("operation", "mount", (b"proc", parent + b"/" + name, b"proc", PROC_FLAGS, None), at)
-        for at, parent, name in script.procs
-    ]
+    calls = []
+    for at, parent, name in script.procs:
+        path = parent + b"/" + name
+        calls.append(Call("operation", "mount", (b"proc", path, b"proc", PROC_FLAGS, None), at))
+        if script.guest is not None and script.guest.is_root:
+            calls += _protect_machine(kit, path, at)
+    return calls
+
+
+def _protect_machine(kit: Kit, proc: bytes, at: int) -> Iterator[Call]:
+    """Make read-only what proc shows of the machine.
+
+    The kernel lets root write to the files of ``/proc/sys`` and their like by its number
+    alone, whatever capabilities it has in whichever user namespace; through
+    ``kernel/core_pattern`` it would then execute anything outside.
+    """
+    for name in MACHINE_ENTRIES:
+        if os.access(name, os.F_OK, dir_fd=kit.proc):
+            path = proc + b"/" + name
+            yield Call("operation", "mount", (path, path, None, MS_BIND, None), at)
+            flags = MS_REMOUNT | MS_BIND | MS_RDONLY | PROC_FLAGS
+            yield Call("operation", "mount", (None, path, None, flags, None), at)
 
 
 def _session(kit: Kit, channels: Channels) -> Iterator[Call]:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from builder.spawner import identity, mounts, network, program, root
-from builder.spawner.calls import Call, Channels, perform, plan
+from builder.spawner.calls import Call, Channels, mount_procs, perform, plan
 from builder.spawner.kit import Kit
 from builder.spawner.messages import STATUS_CODEC, SetupFailure
 from builder.spawner.script import Script
@@ -73,6 +73,10 @@ class Setup:
         """Close what was opened, in a process that goes on."""
         if self._root >= 0:
             os.close(self._root)
+
+    def mount_procs(self) -> None:
+        """Mount proc, in a process of the container's own."""
+        self.carry_out(mount_procs(self._kit, self._script))
 
     def leave_host(self) -> None:
         """Let go of the host's mounts."""

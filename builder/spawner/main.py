@@ -117,7 +117,7 @@ class Spawner:
         """Furnish the room that this process is in, and launch its first inhabitant."""
         setup.furnish()
         setup.leave_host()
-        calls = [*mount_procs(script), *setup.plan(channels)]
+        calls = [*mount_procs(self._kit, script), *setup.plan(channels)]
         setup.step = "clone"
         pid, pidfd, failure = launch(calls)
         if failure is not None:
@@ -165,7 +165,7 @@ def _do_all(script: Script, setup: Setup, channels: Channels, pipe: tuple[int, i
     setup.detach()
     if script.isolated:
         setup.furnish()
-        setup.carry_out(mount_procs(script))
+        setup.mount_procs()
         setup.leave_host()
     calls = setup.plan(channels)
     setup.lock_mounts()

@@ -34,6 +34,20 @@ from builder.spawner.syscalls import (
 
 _PLAIN = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
 PROC_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
+MACHINE_ENTRIES = (
+    b"acpi",
+    b"asound",
+    b"bus",
+    b"driver",
+    b"fs",
+    b"irq",
+    b"latency_stats",
+    b"mtrr",
+    b"scsi",
+    b"sys",
+    b"sysrq-trigger",
+)
+"""What proc has, as far as the machine has it, that acts on more than processes."""
 _PRIVATE = mount_attributes(0, MS_PRIVATE)
 _RESTRICTED = mount_attributes(_PLAIN)
 

@@ -44,12 +44,16 @@ _Furniture = Bind | File | Directory | Symlink | Tmpfs | Devices | SharedMemory 
 
 
 class Guest(NamedTuple):
-    """The maps of a user namespace, as the kernel takes them."""
+    """The maps of a user namespace, as the kernel takes them.
+
+    `is_root` says that the guest's user is root outside.
+    """
 
     uid_map: bytes
     gid_map: bytes
     more_gids: bytes
     lock_mounts: bool
+    is_root: bool
 
 
 class Script(NamedTuple):
@@ -122,6 +126,7 @@ def _guest(identity: Identity) -> Guest | None:
         gid_map=b"%d %d 1\n" % (identity.gid, os.getegid()),
         more_gids=b"".join(b"%d %d 1\n" % pair for pair in identity.extra_gids),
         lock_mounts=identity.lock_mounts,
+        is_root=os.geteuid() == 0,
     )
 
 

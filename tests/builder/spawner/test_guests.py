@@ -122,3 +122,17 @@ def _start(arguments: list[str], out: Path) -> int:
     with out.open("wb") as file:
         actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), fd) for fd in (1, 2)]
         return os.posix_spawn(arguments[0], arguments, os.environ, file_actions=actions)
+
+
+async def test_guest_cannot_change_the_machine_through_proc(bench: Any, shell: Any) -> None:
+    """Where the daemon is root the guest is root by its number, which is all that counts there."""
+    # Only opened: where that is possible, writing would change the whole machine.
+    script = (
+        "for file in kernel/core_pattern kernel/hostname vm/drop_caches; do"
+        " (exec 3>>/proc/sys/$file) && echo opened; done;"
+        "unshare -Urpf --mount-proc sh -c '(exec 3>>/proc/sys/kernel/core_pattern) && echo opened';"
+        "echo 500 > /proc/self/oom_score_adj && cat /proc/self/oom_score_adj"
+    )
+    outcome = await bench.run(shell(script, identity=GuestIdentity()))
+    assert "opened" not in outcome.lines
+    assert outcome.output.count("Read-only file system") == 3, outcome.output
