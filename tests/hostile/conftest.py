@@ -17,7 +17,11 @@ import pytest
 from storedaemon.wire import messages as m
 from tests.hostile.peers import RawGuix, RawNative
 from tests.soundness import Footprint, footprint, leaks, leftovers, unsound_items
-from tests.storedaemon.conftest import RunningDaemon, finish
+from tests.storedaemon.conftest import (
+    RunningDaemon,
+    finish,
+    start_daemon,  # noqa: F401 - a fixture
+)
 from tests.storedaemon.guix_client import GuixClient
 
 MAX_GROWTH = 64 << 10
