@@ -69,7 +69,6 @@ class BuildSettings:
         cache_failures: Whether a permanent failure is remembered.
         build_directory: The parent of build directories.
         impersonate_linux_26: Whether 64-bit builders see a kernel 2.6.
-        disable_network: Whether fixed-output builders get no network either.
         deduplicate: Whether equal files of the store share one inode.
     """
 
