@@ -105,9 +105,9 @@ class Builder:
                 earlier, infos = infos, await self._shop.sealer.seal(job, left, inputs, missing)
                 _compare_rounds(job, earlier, infos)
                 if number == rounds:
-                    self._shop.sealer.place(job, left, missing)
-        job.proceed(JobState.REGISTERING)
-        await self._shop.database.register([NewItem(info) for info in infos])
+                    with trio.CancelScope(shield=True):
+                        self._shop.sealer.place(job, left, missing)
+                        await self._register(job, infos)
         self._index_content(job.derivation)
         seconds = trio.current_time() - started
         job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
@@ -143,12 +143,17 @@ class Builder:
         started = trio.current_time()
         async with self._run(job, inputs) as left:
             infos = await self._shop.sealer.seal(job, left, inputs, wanted)
-            # What is damaged has to go first, however large it is.
-            await trio.to_thread.run_sync(self._shop.sealer.place, job, left, wanted)
-        job.proceed(JobState.REGISTERING)
-        await self._shop.database.register([NewItem(info) for info in infos])
+            with trio.CancelScope(shield=True):
+                # What is damaged has to go first, however large it is.
+                await trio.to_thread.run_sync(self._shop.sealer.place, job, left, wanted)
+                await self._register(job, infos)
         seconds = trio.current_time() - started
         job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
+
+    async def _register(self, job: Job, infos: Sequence[PathInfo]) -> None:
+        """Register what was placed; whoever places shields both, for neither is sound alone."""
+        job.proceed(JobState.REGISTERING)
+        await self._shop.database.register([NewItem(info) for info in infos])
 
     @asynccontextmanager
     async def _run(self, job: Job, inputs: frozenset[StorePath]) -> AsyncIterator[BuildDirectories]:

@@ -5,10 +5,11 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from builder import users
 from builder.events import (
@@ -22,6 +23,7 @@ from builder.events import (
 )
 from builder.options import Client
 from builder.users import BuildUser
+from store.database import StoreDatabase
 from store.derivations import Derivation, Output
 
 if TYPE_CHECKING:
@@ -342,3 +344,24 @@ async def foreign_derivation(yard: "Yard", builder: str, name: str = "foreign") 
         env={},
     )
     return await yard.add_described(bare, name)
+
+
+async def test_a_client_that_leaves_after_the_outputs_are_placed_leaves_them_registered(
+    yard: "Yard", monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing may come between the two: an item that is not registered is nobody's."""
+    drv = await yard.add_derivation("echo x > $out")
+    register = StoreDatabase.register
+    scope = trio.CancelScope()
+
+    async def register_late(*arguments: Any) -> None:
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        await register(*arguments)
+
+    monkeypatch.setattr(StoreDatabase, "register", register_late)
+    with scope:
+        await yard.build(drv)
+    with trio.fail_after(5):
+        while not yard.database.is_valid(yard.output(drv)):
+            await trio.sleep(0.01)
