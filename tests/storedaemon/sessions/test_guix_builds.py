@@ -187,9 +187,10 @@ def test_multiplexed_output_of_several_builds(client: GuixClient, recipes: Recip
     bad, _ = recipes.script("bad", "echo failing; exit 3")
     assert failure(client, bad, *(drv for drv, _ in good)) == (f"build of `{bad}' failed", 100)
     pids = dict(re.findall(r"@ build-started (\S+) .* (\d+)\n", client.text))
-    pieces = re.findall(r"@ build-log (\d+) (\d+)\n((?:(?!@ ).*\n)*)", client.text)
     output: dict[str, str] = {}
-    for pid, _, text in pieces:
+    for piece in re.finditer(r"@ build-log (\d+) (\d+)\n", client.text):
+        pid, length = piece.groups()
+        text = client.text[piece.end() : piece.end() + int(length)]
         output[pid] = output.get(pid, "") + text
     assert [output[pids[drv]] for drv, _ in good] == [f"line {i}\nerr\n" for i in range(3)]
     assert output[pids[bad]].startswith("failing\n")
