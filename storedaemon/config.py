@@ -36,7 +36,8 @@ class Config:
     """Every option with its checked value; file names are absolute.
 
     `listen` and `listen_guix` hold what was asked for; the properties apply the
-    defaults. Empty `system` means this machine's.
+    defaults. Empty `system` means this machine's; see `storedaemon.guix_program`
+    for an empty `guix_program`.
     """
 
     store: str
@@ -48,6 +49,8 @@ class Config:
     listen: tuple[str, ...]
     listen_guix: tuple[str, ...]
     build_users_group: str
+    guix_program: str
+    no_offload: bool
     system: str
     max_jobs: int
     cores: int
@@ -153,6 +156,8 @@ def environment_source(environment: Mapping[str, str]) -> Source:
         option.name: next(filter(None, map(environment.get, option.environment)), None)
         for option in OPTIONS
     }
+    if not values["guix-program"] and environment.get("NIX_BIN_DIR"):
+        values["guix-program"] = f"{environment['NIX_BIN_DIR']}/guix"
     return Source(ENVIRONMENT, values)
 
 

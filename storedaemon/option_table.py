@@ -130,8 +130,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "build-users-group", ValueType.TEXT, "run builds as the members of a group", "GROUP", ""
     ),
+    Option(
+        "guix-program",
+        ValueType.PATH,
+        "the program guix, whose helpers are used (found on PATH, or root's current guix)",
+        "FILE",
+        "",
+        environment=("GUIX",),
+    ),
+    _flag("no-offload", "do not ask `guix offload' to have builds done by other machines"),
     Option("system", ValueType.TEXT, "the system whose builders run here", "SYSTEM", ""),
-    _number("max-jobs", "build at most N derivations at once", 1, minimum=1),
+    _number("max-jobs", "build at most N derivations at once; 0 leaves all to other machines", 1),
     _number("cores", "tell each build to use N cores; 0 means all there are", 0),
     _number("workers", "processes that hash and scan store items; 0 means one a CPU", 0),
     _list(
