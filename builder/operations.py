@@ -67,6 +67,42 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreView:
+    """A directory of items of the store that also takes new ones; needs root.
+
+    A mount for each of ten thousand items takes longer than most builds, and a mount
+    namespace holds no more than 100,000. So this is one overlay file system: a layer in
+    memory says which items there are and where each is, and what is made lies in `upper`.
+
+    Attributes:
+        source: The store directory.
+        target: Where the items appear inside.
+        items: The names of the items, one a line.
+        upper: A directory of the host that holds nothing but `UPPER_NAME`, which takes what
+            is made; nobody else may write there while the container exists.
+        work: An empty directory of the same file system, for the kernel.
+    """
+
+    source: str
+    target: str
+    items: str
+    upper: str
+    work: str
+
+    def __post_init__(self) -> None:
+        check_target(self.target)
+        for path in (self.source, self.upper, self.work):
+            check_path(path)
+        if any(name in ("", ".", "..") or "/" in name for name in self.items.split("\n")):
+            raise ValueError("an item of a view has a name that no item can have")
+
+    def describe(self) -> str:
+        """Say in a line what this does, for logs."""
+        count = self.items.count("\n") + 1
+        return f"view of {count} items of {self.source} at {self.target}"
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A regular file with this content."""
 
@@ -200,8 +236,20 @@ class PseudoTerminals:
         return f"devpts on {self.target}"
 
 
+UPPER_NAME = "made"
+"""The one directory in the `upper` of a `StoreView`; no item of a store is named like it."""
+
 Operation = (
-    Bind | File | Directory | Symlink | Tmpfs | Proc | Devices | SharedMemory | PseudoTerminals
+    Bind
+    | StoreView
+    | File
+    | Directory
+    | Symlink
+    | Tmpfs
+    | Proc
+    | Devices
+    | SharedMemory
+    | PseudoTerminals
 )
 
 

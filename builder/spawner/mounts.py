@@ -4,8 +4,7 @@
 Targets are resolved relative to the new root without following any symbolic link, so a
 link in one mount cannot lead the next one elsewhere.
 
-Entry points: `mount_tree`, `mount_file_system`, and `Workshop`, which executes the steps of a
-script.
+Entry point: `Workshop`, which executes the steps of a script.
 """
 
 import os
@@ -14,26 +13,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from builder.spawner.filesystems import CLONE_TREE, mount_file_system, mount_tree
 from builder.spawner.script import Step
 from builder.spawner.syscalls import (
     AT_EMPTY_PATH,
+    AT_FDCWD,
     AT_RECURSIVE,
-    FSCONFIG_CMD_CREATE,
-    FSCONFIG_SET_STRING,
-    FSMOUNT_CLOEXEC,
-    FSOPEN_CLOEXEC,
+    AT_SYMLINK_NOFOLLOW,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MOVE_MOUNT_F_EMPTY_PATH,
     MS_BIND,
     MS_REC,
-    OPEN_TREE_CLONE,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
-    fsconfig,
-    fsmount,
-    fsopen,
     how_to_open,
     mount,
     mount_attributes,
@@ -42,12 +36,10 @@ from builder.spawner.syscalls import (
     open_tree,
     openat2,
 )
+from builder.spawner.view import make_view
 
-AT_FDCWD = -100
-_AT_SYMLINK_NOFOLLOW = 0x100
-_CLONE_TREE = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW
 _MAX_OPEN = 64  # directories kept open: far below any limit of descriptors
-_ATTRIBUTES_BELOW = AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW
+_ATTRIBUTES_BELOW = AT_RECURSIVE | AT_SYMLINK_NOFOLLOW
 _DIRECTORY = how_to_open(os.O_PATH | os.O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
 _SEALED = mount_attributes(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 _LINKS = (
@@ -57,29 +49,6 @@ _LINKS = (
     (b"stderr", b"/proc/self/fd/2"),
     (b"ptmx", b"/dev/pts/ptmx"),
 )
-
-
-def mount_tree(source: bytes) -> int:
-    """Give a mount of its own for a file or directory and all that is mounted below it.
-
-    The mount is attached nowhere and goes away with the descriptor. A symbolic link as
-    the last component is not followed.
-    """
-    return open_tree(AT_FDCWD, source, _CLONE_TREE)
-
-
-def mount_file_system(
-    kind: bytes, options: tuple[tuple[bytes, bytes], ...], attributes: int
-) -> int:
-    """Give a mount, attached nowhere, of a new file system."""
-    context = fsopen(kind, FSOPEN_CLOEXEC)
-    try:
-        for name, value in options:
-            fsconfig(context, FSCONFIG_SET_STRING, name, value, 0)
-        fsconfig(context, FSCONFIG_CMD_CREATE, None, None, 0)
-        return fsmount(context, FSMOUNT_CLOEXEC, attributes)
-    finally:
-        os.close(context)
 
 
 def fill_devices(directory: int, nodes: tuple[bytes, ...]) -> None:
@@ -118,7 +87,7 @@ def make_device_template(nodes: tuple[bytes, ...]) -> DeviceTemplate | None:
     try:
         tree = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
         fill_devices(tree, nodes)
-        os.close(open_tree(tree, b"", _CLONE_TREE | AT_EMPTY_PATH))
+        os.close(open_tree(tree, b"", CLONE_TREE | AT_EMPTY_PATH))
     except OSError:
         if tree >= 0:
             os.close(tree)
@@ -146,6 +115,7 @@ class Workshop:
             self._make_link,
             self._mount,
             self._make_devices,
+            self._view_store,
         )
 
     def execute(self, step: Step) -> None:
@@ -269,7 +239,7 @@ class Workshop:
     def _make_devices(self, parent: bytes, name: bytes, nodes: tuple[bytes, ...]) -> None:
         template = self._template
         if template is not None and template.nodes == nodes:
-            tree = open_tree(template.mount, b"", _CLONE_TREE | AT_EMPTY_PATH)
+            tree = open_tree(template.mount, b"", CLONE_TREE | AT_EMPTY_PATH)
         else:
             tree = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
             template = None
@@ -278,6 +248,15 @@ class Workshop:
             self._attach(tree, parent, name)
             if template is None:
                 fill_devices(tree, nodes)
+        finally:
+            os.close(tree)
+
+    def _view_store(self, parent: bytes, name: bytes, *view: Any) -> None:
+        self.make_place(parent, name)
+        tree = make_view(self._parent(parent), name, *view)
+        self._working_directory = -1
+        try:
+            self._attach(tree, parent, name)
         finally:
             os.close(tree)
 

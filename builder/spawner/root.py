@@ -11,9 +11,10 @@ Entry points: `detach_from_host`, `place_root`, then `enter_root` and
 
 import os
 
-from builder.spawner.mounts import AT_FDCWD, mount_file_system
+from builder.spawner.filesystems import mount_file_system
 from builder.spawner.syscalls import (
     AT_EMPTY_PATH,
+    AT_FDCWD,
     AT_RECURSIVE,
     MNT_DETACH,
     MOUNT_ATTR_NODEV,

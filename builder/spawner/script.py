@@ -23,6 +23,7 @@ from builder.container import (
     Proc,
     PseudoTerminals,
     SharedMemory,
+    StoreView,
     Symlink,
     Tmpfs,
 )
@@ -37,10 +38,12 @@ from builder.spawner.syscalls import (
 Step = tuple[Any, ...]
 """The operation's position, the kind of action, the parent directory, the name, and more."""
 
-BIND, MAKE_FILE, MAKE_DIRECTORY, MAKE_LINK, MOUNT, MAKE_DEVICES = range(6)
+BIND, MAKE_FILE, MAKE_DIRECTORY, MAKE_LINK, MOUNT, MAKE_DEVICES, VIEW_STORE = range(7)
 
 
-_Furniture = Bind | File | Directory | Symlink | Tmpfs | Devices | SharedMemory | PseudoTerminals
+_Furniture = (
+    Bind | StoreView | File | Directory | Symlink | Tmpfs | Devices | SharedMemory | PseudoTerminals
+)
 
 
 class Guest(NamedTuple):
@@ -153,8 +156,8 @@ def _action(operation: _Furniture) -> Step:
             return (MAKE_LINK, parent, name, os.fsencode(operation.destination))
         case Devices():
             return (MAKE_DEVICES, parent, name, tuple(sorted(map(os.fsencode, operation.nodes))))
-        case Tmpfs() | SharedMemory() | PseudoTerminals():
-            return (MOUNT, parent, name, *_file_system(operation))
+        case StoreView() | Tmpfs() | SharedMemory() | PseudoTerminals():
+            return _mount(operation, parent, name)
 
 
 def _bind(operation: Bind) -> tuple[bytes, bytes, int]:
@@ -164,6 +167,25 @@ def _bind(operation: Bind) -> tuple[bytes, bytes, int]:
     if not operation.devices:
         attributes |= MOUNT_ATTR_NODEV
     return os.fsencode(operation.source), mount_attributes(attributes), not operation.optional
+
+
+def _mount(
+    operation: StoreView | Tmpfs | SharedMemory | PseudoTerminals, parent: bytes, name: bytes
+) -> Step:
+    if isinstance(operation, StoreView):
+        return (VIEW_STORE, parent, name, *_view(operation))
+    return (MOUNT, parent, name, *_file_system(operation))
+
+
+def _view(operation: StoreView) -> tuple[bytes, tuple[bytes, ...], bytes, bytes]:
+    """Give the store, the names of the items, and the directories of what is made."""
+    names = tuple(os.fsencode(operation.items).split(b"\n"))
+    return (
+        os.fsencode(operation.source),
+        names,
+        os.fsencode(operation.upper),
+        os.fsencode(operation.work),
+    )
 
 
 def _file_system(
