@@ -38,6 +38,7 @@ from builder.references_graph import graph_requests, graph_text
 from builder.sealing import Sealer
 from builder.spawner.client import SetupError, Spawner, SpawnError
 from builder.users import BuildUser, BuildUsers
+from builder.views import Views, clean
 from builder.watch import Limits
 from store.content_index import ContentIndex
 from store.database import NewItem, StoreDatabase
@@ -88,6 +89,7 @@ class Builder:
 
     def __init__(self, workshop: Workshop) -> None:
         self._shop = workshop
+        self._views = Views()
 
     async def build(self, job: Job, missing: Sequence[StorePath]) -> None:
         """Build a derivation and register those of its outputs that are missing.
@@ -159,18 +161,25 @@ class Builder:
     async def _run(self, job: Job, inputs: frozenset[StorePath]) -> AsyncIterator[BuildDirectories]:
         """Run the builder; inside, its outputs lie in the directories, and it is gone."""
         async with self._user() as user:
-            directories = await self._directories(job, user)
-            discarded = directories.deletable
-            try:
-                await self._execute(job, directories, inputs, user)
-                yield directories
-            except BuildError:
-                if job.options.keep_failed:
-                    await self._shop.keeper.keep(job, directories)
-                    discarded = tuple(each for each in discarded if each != directories.top)
-                raise
-            finally:
-                self._shop.cleaner.discard(discarded)
+            while True:
+                directories = await self._directories(job, user, inputs)
+                async with self._cleaned_up(job, directories):
+                    if await self._execute(job, directories, inputs, user):
+                        yield directories
+                        return
+
+    @asynccontextmanager
+    async def _cleaned_up(self, job: Job, directories: BuildDirectories) -> AsyncIterator[None]:
+        discarded = directories.deletable
+        try:
+            yield
+        except BuildError:
+            if job.options.keep_failed:
+                await self._shop.keeper.keep(job, directories)
+                discarded = tuple(each for each in discarded if each != directories.top)
+            raise
+        finally:
+            self._shop.cleaner.discard(discarded)
 
     @asynccontextmanager
     async def _user(self) -> AsyncIterator[BuildUser | None]:
@@ -180,13 +189,16 @@ class Builder:
             async with self._shop.users.borrow() as user:
                 yield user
 
-    async def _directories(self, job: Job, user: BuildUser | None) -> BuildDirectories:
+    async def _directories(
+        self, job: Job, user: BuildUser | None, inputs: frozenset[StorePath]
+    ) -> BuildDirectories:
         settings, name = self._shop.settings, name_of(job.path)
         await self._shop.cleaner.vacate(private_directory(job.path))
         if not settings.use_chroot:
             store = self._shop.layout.store
             return make_open(settings.build_directory, store, job.path, name, user)
-        return make_isolated(settings.build_directory, job.path, name, user)
+        view = self._views.choose(len(inputs), user)
+        return make_isolated(settings.build_directory, job.path, name, user, view=view)
 
     async def _execute(
         self,
@@ -194,7 +206,8 @@ class Builder:
         directories: BuildDirectories,
         inputs: frozenset[StorePath],
         user: BuildUser | None,
-    ) -> None:
+    ) -> bool:
+        """Run the builder to its end; tell False where it has to be tried without a view."""
         write_files(directories.workplace.build, await self._graphs(job))
         container = self._container(self._plan(job, directories, inputs, user))
         log = self._open_log(job)
@@ -202,11 +215,16 @@ class Builder:
             attempt = Attempt(job, container, log, self._limits(job))
             status = await attempt.run(self._shop.spawner)
         except SpawnError as error:
+            if self._views.were_refused(error):
+                return False
             raise self._spawn_failed(job, error) from error
         finally:
             if log is not None:
                 await log.close()
         check_exit(job, status, disk_full=self._disk_full(directories))
+        if directories.workplace.view is not None:
+            await trio.to_thread.run_sync(clean, directories.workplace.store)
+        return True
 
     def _plan(
         self,

@@ -11,6 +11,7 @@ the builder cannot let anybody in (CVE-2021-27851). In a container these are
     STORE/HASH-NAME.drv.chroot/        the daemon's, mode 0700; a collector knows the name
         store/                         takes the outputs
         HASH-NAME                      the copy of a fixed output, out of anybody's reach
+        view/made/, work/              instead of store/, where inputs are shown as one view
 
 and outside one the first directory is the build directory itself, and the
 outputs appear in the store.
@@ -23,7 +24,8 @@ from dataclasses import dataclass
 from itertools import count
 
 from builder.environment import build_directory_name
-from builder.plan import Workplace
+from builder.operations import UPPER_NAME
+from builder.plan import View, Workplace
 from builder.users import BuildUser
 from store.files import delete_tree
 from store.paths import StorePath
@@ -84,16 +86,28 @@ def private_directory(drv: StorePath) -> str:
 
 
 def make_isolated(
-    parent: str, drv: StorePath, derivation_name: str, user: BuildUser | None
+    parent: str, drv: StorePath, derivation_name: str, user: BuildUser | None, *, view: bool = False
 ) -> BuildDirectories:
     """Make the directories of a build in a container.
 
     The private directory must not exist yet.
+
+    Args:
+        parent: Where the build directory is made.
+        drv: The derivation.
+        derivation_name: Its name.
+        user: As whom the builder runs; None for the daemon's own user.
+        view: Whether what it makes is part of a view of the store.
     """
     private = private_directory(drv)
     os.mkdir(private, 0o700)
+    owner = None if user is None else (0, user.gid)
+    if view:
+        os.mkdir(f"{private}/work", 0o700)
+        os.mkdir(f"{private}/view", 0o755)
+    store = f"view/{UPPER_NAME}" if view else "store"
     with opened(private) as fd:
-        _make(fd, "store", 0o1775, None if user is None else (0, user.gid))
+        _make(fd, store, 0o1775, owner)
     top = make_top(parent, derivation_name)
     with opened(top) as fd:
         _make(fd, "top", 0o700, None if user is None else (user.uid, user.gid))
@@ -105,7 +119,8 @@ def make_isolated(
             build=f"{top}/top",
             seen_as=f"{PRIVATE_TMP}/{build_directory_name(derivation_name)}",
             temporary=f"{top}/tmp",  # noqa: S108 - below a directory that is ours alone
-            store=f"{private}/store",
+            store=f"{private}/{store}",
+            view=View(f"{private}/view", f"{private}/work") if view else None,
         ),
         None if user is None else user.uid,
     )

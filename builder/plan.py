@@ -6,7 +6,7 @@ these names. Of the store it sees its inputs, read-only, in a directory of its
 own that also takes its outputs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from builder.container import (
@@ -28,6 +28,7 @@ from builder.container import (
     PseudoTerminals,
     SameIdentity,
     SharedMemory,
+    StoreView,
     arrange,
 )
 from builder.environment import builder_environment
@@ -44,6 +45,14 @@ NETWORK_FILES = ("/etc/services", "/etc/nsswitch.conf", "/etc/hosts", "/etc/reso
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """The directories of a view of the store, on the host; see `builder.operations.StoreView`."""
+
+    upper: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True)
 class Workplace:
     """The directories of one build, on the host.
 
@@ -52,12 +61,14 @@ class Workplace:
         seen_as: The build directory as the builder sees it.
         temporary: What the builder sees as /tmp; None outside a container.
         store: The directory that takes the outputs: the store itself outside a container.
+        view: Where the inputs are shown as one view; None where each is mounted.
     """
 
     build: str
     seen_as: str
     temporary: str | None
     store: str
+    view: View | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +164,19 @@ def _operations(plan: BuildPlan, host: Host) -> Iterator[Operation]:
     assert workplace.temporary is not None, "a container has a /tmp of its own"
     yield Bind(workplace.temporary, "/tmp", read_only=False)  # noqa: S108 - a private one
     yield Bind(workplace.build, workplace.seen_as, read_only=False)
-    yield Bind(workplace.store, plan.store, read_only=False)
+    # A valid output that is made again must not lie in the way of the new one.
     outputs = set(plan.derivation.output_paths)
-    for path in plan.inputs:
-        # A valid output that is made again must not lie in the way of the new one.
-        if path not in outputs:
-            yield Bind(path, path)
+    inputs = [path for path in plan.inputs if path not in outputs]
+    if workplace.view is not None:
+        yield _view(plan.store, inputs, workplace.view)
+    else:
+        yield Bind(workplace.store, plan.store, read_only=False)
+        yield from (Bind(path, path) for path in inputs)
+
+
+def _view(store: str, inputs: Iterable[StorePath], view: View) -> StoreView:
+    names = "\n".join(path.rpartition("/")[2] for path in inputs)
+    return StoreView(store, store, names, view.upper, view.work)
 
 
 def _inside_mounts(host: Host) -> Iterator[Operation]:

@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from builder.container import Container
+from builder.operations import Operation
 from builder.spawner.messages import (
     CODEC,
     STATUS_CODEC,
@@ -61,14 +62,18 @@ class SetupError(SpawnError):
         errno: The error number, 0 where the fault is none of the kernel's; ENOEXEC in
             ``execute`` means a program for another machine.
         text: What was wrong, without the step.
+        operation: The operation that failed, None where it was another step.
     """
 
-    def __init__(self, step: str, errno: int, text: str) -> None:
+    def __init__(
+        self, step: str, errno: int, text: str, operation: Operation | None = None
+    ) -> None:
         message = f"while setting up the child process: in phase {step}: {text}"
         super().__init__(message, "container-setup")
         self.step = step
         self.errno = errno
         self.text = text
+        self.operation = operation
 
 
 def start_spawner() -> StartedHelper:
@@ -146,15 +151,16 @@ async def _read(fd: int) -> bytes:
 
 
 def _setup_error(container: Container, failure: SetupFailure) -> SetupError:
-    text = failure.text
+    text, operation = failure.text, None
     if failure.operation is not None:
-        text = f"{container.operations[failure.operation].describe()}: {text}"
+        operation = container.operations[failure.operation]
+        text = f"{operation.describe()}: {text}"
     elif failure.step in ("program", "execute") and failure.errno:
         program = container.command.program.decode(errors="backslashreplace")
         text = f"executing `{program}': {text}"
     elif failure.step == "directory":
         text = f"changing into `{container.command.directory}': {text}"
-    return SetupError(failure.step, failure.errno, text)
+    return SetupError(failure.step, failure.errno, text, operation)
 
 
 class SpawnedProcess:

@@ -23,6 +23,7 @@ from tests.benchmarks.lab import Lab, Side
 from tests.benchmarks.measures import (
     additions,
     building,
+    inputs,
     locks,
     process,
     queries,
@@ -53,6 +54,7 @@ MEASURES: dict[str, Measure] = {
     "jobs": building.independent,
     "valid-build": queries.valid_build,
     "scan": building.scan,
+    "inputs": inputs.many,
 }
 
 
