@@ -59,6 +59,13 @@ class BackgroundHasher:
         self.close()
         return self._hasher.digest()
 
+    def copy(self) -> Hasher:
+        """Return a hasher that has hashed all bytes so far, and goes on from here on its own."""
+        if self._worker is not None:
+            self._hand_over(self._worker)
+        self.close()
+        return self._hasher.copy()
+
     def close(self) -> None:
         """End the thread; does no harm a second time."""
         if self._worker is not None:

@@ -23,6 +23,7 @@ from store.paths import StoreDirectory
 from store.root_finder import RootFinder
 from store.temproots import TempRoots
 from store.worker.client import StoreWorkers
+from storedaemon.authentication import Authenticator
 from storedaemon.building import Materials, make_building, system_of_this_machine
 from storedaemon.config import Config, build_settings
 from storedaemon.helpers import Helpers
@@ -98,6 +99,8 @@ async def assemble(
         environment=dict(os.environ),
     )
     building = make_building(materials)
+    authenticator = Authenticator.of(config, monitor)
+    stack.push_async_callback(authenticator.close)
     return Services(
         config=config,
         layout=layout,
@@ -116,5 +119,6 @@ async def assemble(
         building=building,
         scheduler=building.scheduler,
         homes=UserDirectories(layout.profiles),
+        authenticator=authenticator,
         sessions=sessions,
     )

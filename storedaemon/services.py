@@ -18,6 +18,7 @@ from store.paths import StoreDirectory
 from store.root_finder import RootFinder
 from store.temproots import TempRoots
 from store.worker.client import StoreWorkers
+from storedaemon.authentication import Authenticator
 from storedaemon.building import Building
 from storedaemon.config import Config
 from storedaemon.homes import UserDirectories
@@ -46,6 +47,7 @@ class Services:
         building: What builds, as a whole.
         scheduler: Its way in.
         homes: Makes users' profile directories.
+        authenticator: Signs and verifies.
         sessions: Those that are connected, by number, the oldest first.
     """
 
@@ -66,4 +68,5 @@ class Services:
     building: Building
     scheduler: Scheduler
     homes: UserDirectories
+    authenticator: Authenticator
     sessions: Mapping[int, Session]

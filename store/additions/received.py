@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from store.additions.incoming import Incoming
 from store.errors import FileError, NarError
-from store.hashes import Digest, HashAlgorithm, new_hasher
+from store.hashes import Digest, HashAlgorithm, Hasher, new_hasher
 from store.hashing import ArchivedFileHasher, BackgroundHasher, archived_file
 from store.links import MINIMUM_SIZE
 from store.nar.events import Content, Directory, DirectoryEnd, NarEvent, Regular
@@ -106,13 +106,13 @@ def receive(
 ) -> Addition:
     """Begin to receive a body; see `StoreWriter.begin_addition`."""
     if recursive:
-        return _Tree(incoming, algorithm)
+        return Tree(incoming, algorithm)
     if body is Body.NAR:
         return _ArchivedFile(incoming, algorithm)
     return _PlainFile(incoming, algorithm, size)
 
 
-class _Tree(Addition):
+class Tree(Addition):
     """An archive that is unpacked, and is itself hashed."""
 
     def __init__(self, incoming: Incoming, algorithm: HashAlgorithm) -> None:
@@ -140,7 +140,12 @@ class _Tree(Addition):
         self.finished = self._reader.finished
         return taken
 
+    def archive_hasher(self) -> Hasher:
+        """Return a sha256 hasher that has hashed the archive, once that has ended."""
+        return self._nar.copy()
+
     def end(self) -> Received:
+        """Complete the tree; see `Addition.end`."""
         self._reader.end()
         self._restorer.close()
         nar_hash = Digest(HashAlgorithm.SHA256, self._nar.digest())
@@ -150,6 +155,7 @@ class _Tree(Addition):
         return Received(digest, nar_hash, size, self._links.finish(nar_hash))
 
     def close(self) -> None:
+        """Close what is open; see `Addition.close`."""
         self._restorer.close()
         self._links.close()
         self._nar.close()

@@ -16,12 +16,13 @@ import trio
 
 from locker.pathlocks import PathLocks
 from store.additions.incoming import Incoming
-from store.additions.received import Addition, Body, Received, receive, write_text
+from store.additions.received import Addition, Body, Received, Tree, receive, write_text
 from store.content_index import ContentIndex
 from store.database import NewItem, StoreDatabase
 from store.derivation_checks import DerivationChecker, read_text
 from store.derivations import Derivation, unparse_derivation
 from store.errors import DerivationError
+from store.exports import Trailer
 from store.files import delete_tree
 from store.hashes import HashAlgorithm
 from store.info import PathInfo
@@ -202,6 +203,36 @@ class StoreWriter:
             await self.abandon(addition)
         return path
 
+    def begin_import(self) -> Tree:
+        """Begin to receive the archive of an item whose name comes later.
+
+        Feed it the archive, on any thread. Then either `commit_import` it or `abandon` it.
+        """
+        return Tree(self._incoming, HashAlgorithm.SHA256)
+
+    async def commit_import(self, roots: SessionRoots, addition: Tree, item: Trailer) -> None:
+        """Make an item of what was received under the name it came with, unless it is valid.
+
+        Args:
+            roots: Of the session that imports; the item becomes one.
+            addition: Whose archive has ended; of no more use afterwards, whatever happens.
+            item: What somebody vouches for, whose word the caller has checked. A
+                deriver that is not valid here is left out, as in the reference.
+
+        Raises:
+            NotValidError: A reference is not valid.
+            DerivationError: It is called a derivation, and is none or a false one.
+        """
+        try:
+            received = await trio.to_thread.run_sync(addition.end)
+            await roots.add(item.path)
+            if not self._database.is_valid(item.path):
+                await self._place(
+                    item.path, addition.name, received, item.references, deriver=item.deriver
+                )
+        finally:
+            await self.abandon(addition)
+
     async def abandon(self, addition: Addition) -> None:
         """Drop what was received; does no harm a second time. Not cancelled."""
         addition.close()
@@ -214,6 +245,7 @@ class StoreWriter:
         received: Received,
         references: frozenset[StorePath] = frozenset(),
         text: bytes | None = None,
+        deriver: StorePath | None = None,
     ) -> bool:
         """Put an item into place and register it, under its lock; not if it is valid by then."""
         lease = await self._locks.acquire((path,))
@@ -227,7 +259,8 @@ class StoreWriter:
             if self._links is not None and received.links:
                 await self._share_files(self._links, name, received)
             place(self._incoming.fd, name, self.store_fd, path[self._prefix :])
-            info = PathInfo(path, received.nar_hash, received.nar_size, references)
+            known = deriver if deriver and self._database.is_valid(deriver) else None
+            info = PathInfo(path, received.nar_hash, received.nar_size, references, known)
             await self._register(NewItem(info, outputs))
         finally:
             await lease.release()

@@ -20,6 +20,7 @@ from store.errors import StoreError
 from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.sessions.guix_additions import add_to_store
+from storedaemon.sessions.guix_exports import export_path, import_paths
 from storedaemon.sessions.guix_operations import HANDLERS, LONG
 from storedaemon.sessions.guix_output import Audience, render
 from storedaemon.sessions.hangups import ends_at_hang_up
@@ -79,6 +80,8 @@ class _Connection:
         self._special: dict[type[Any], Callable[[Any], Awaitable[m.Reply]]] = {
             m.AddToStore: self._add,
             m.SetOptions: self._set_options,
+            m.ExportPath: self._export,
+            m.ImportPaths: self._import,
             **dict.fromkeys(LONG, self._perform_watched),
         }
 
@@ -199,11 +202,27 @@ class _Connection:
     async def _perform_watched(self, request: m.Request) -> m.Reply:
         """Do what may take long, unless the client hangs up."""
         kind = type(request)
+        return await self._watched(
+            HANDLERS[kind](self._services, self._session, request, self._tell)
+        )
+
+    async def _export(self, request: m.ExportPath) -> m.Reply:
+        return await self._watched(
+            export_path(self._sock, self._wire, self._services, self._session, request, self._tell)
+        )
+
+    async def _import(self, _: m.ImportPaths) -> m.Reply:
+        self._receiver.settle()
+        return await self._watched(
+            import_paths(self._sock, self._wire, self._services, self._session)
+        )
+
+    async def _watched(self, work: Awaitable[m.Reply]) -> m.Reply:
         reply: m.Reply | None = None
         with ends_at_hang_up(self._sock):
-            reply = await HANDLERS[kind](self._services, self._session, request, self._tell)
+            reply = await work
         if reply is None:
-            raise ClientGoneError(f"it hung up during {kind.__name__}")
+            raise ClientGoneError(f"it hung up during {self._session.operation}")
         return reply
 
     async def _tell(self, event: BuildEvent) -> None:

@@ -293,14 +293,12 @@ HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
         m.BuiltinBuilders: builtin_builders,
         m.SubstituteURLs: substitute_urls,
         m.FindRoots: find_roots,
-        m.ExportPath: _unsupported("ExportPath"),
-        m.ImportPaths: _unsupported("ImportPaths"),
         m.CollectGarbage: _unsupported("CollectGarbage"),
         m.OptimiseStore: optimise_store,
         m.VerifyStore: verify_store,
     }
 )
-"""What answers each request, but for AddToStore, whose body the session receives."""
+"""What answers each request, but for those whose streams the session receives or sends."""
 
 LONG: frozenset[type[Any]] = frozenset(
     {

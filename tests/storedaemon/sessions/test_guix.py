@@ -134,8 +134,6 @@ def test_old_clients_are_served(daemon: RunningDaemon, version: int):
 @pytest.mark.parametrize(
     "request_",
     [
-        m.ExportPath("/x", sign=False),
-        m.ImportPaths(),
         m.CollectGarbage(m.GarbageAction.RETURN_DEAD, (), ignore_liveness=False, max_freed=0),
     ],
 )
