@@ -48,6 +48,7 @@ class Config:
     build_directory: str
     listen: tuple[str, ...]
     listen_guix: tuple[str, ...]
+    take_over_sockets: bool
     build_users_group: str
     guix_program: str
     no_offload: bool
@@ -60,6 +61,12 @@ class Config:
     timeout: int
     max_silent_time: int
     rounds: int
+    no_substitutes: bool
+    substitute_urls: str
+    discover: bool
+    gc_keep_outputs: bool
+    gc_keep_derivations: bool
+    isolate_host_loopback: bool
     log_compression: LogCompression
     lose_logs: bool
     max_log_size: int
@@ -239,6 +246,14 @@ def _flag(option: Option, value: Any, source: Source) -> bool:
     raise _unsuitable(option, value, source)
 
 
+def _switch(option: Option, value: Any, source: Source) -> bool:
+    known = {True: True, False: False, "yes": True, "no": False}
+    word = value.lower() if isinstance(value, str) else value
+    if isinstance(word, str | bool) and word in known:
+        return known[word]
+    raise _unsuitable(option, value, source)
+
+
 def _choice(option: Option, value: Any, source: Source) -> str:
     if value in option.choices:
         return str(value)
@@ -280,6 +295,7 @@ _CHECKERS: Mapping[ValueType, Callable[[Option, Any, Source], str | int | bool]]
     ValueType.BIND: _bind,
     ValueType.NUMBER: _number,
     ValueType.FLAG: _flag,
+    ValueType.SWITCH: _switch,
     ValueType.CHOICE: _choice,
 }
 
@@ -295,7 +311,7 @@ def _allowed(option: Option) -> str:
             return f"a whole number from {option.minimum} to {MAX_NUMBER}"
         case ValueType.CHOICE:
             return "one of " + ", ".join(option.choices)
-        case ValueType.FLAG:
-            return "true or false"
+        case ValueType.FLAG | ValueType.SWITCH:
+            return str(option.type)
         case _:
             return f"a {option.type}" + (" or a list of them" if option.repeatable else "")

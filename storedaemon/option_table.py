@@ -11,6 +11,7 @@ from enum import StrEnum
 from builder.options import LogCompression
 
 DEFAULT_STATE = "/var/guix"
+SUBSTITUTE_URLS = "https://bordeaux.guix.gnu.org https://ci.guix.gnu.org"
 
 
 class ValueType(StrEnum):
@@ -22,6 +23,7 @@ class ValueType(StrEnum):
     NUMBER = "number"
     BIND = "directory, or TARGET=DIRECTORY with an absolute target"
     FLAG = "true or false"
+    SWITCH = "yes or no"
     CHOICE = "choice"
 
 
@@ -68,6 +70,10 @@ def _directory(name: str, field: str, text: str, *variables: str, default: Value
 
 def _flag(name: str, text: str) -> Option:
     return Option(name, ValueType.FLAG, text, default=False)
+
+
+def _switch(name: str, text: str, *, default: bool) -> Option:
+    return Option(name, ValueType.SWITCH, text, "yes|no", default)
 
 
 def _number(name: str, text: str, default: int, metavar: str = "N", minimum: int = 0) -> Option:
@@ -127,6 +133,7 @@ OPTIONS: tuple[Option, ...] = (
         "listen for Guix clients: a Unix socket, or HOST[:PORT]",
         "ADDRESS",
     ),
+    _flag("take-over-sockets", "replace socket files that another daemon listens on"),
     Option(
         "build-users-group", ValueType.TEXT, "run builds as the members of a group", "GROUP", ""
     ),
@@ -159,6 +166,20 @@ OPTIONS: tuple[Option, ...] = (
         "SECONDS",
     ),
     _number("rounds", "build each derivation N times and compare", 1, minimum=1),
+    _flag("no-substitutes", "do not use substitutes"),
+    Option(
+        "substitute-urls",
+        ValueType.TEXT,
+        "where substitutes are looked for, unless a client says otherwise",
+        "URLS",
+        SUBSTITUTE_URLS,
+    ),
+    _switch("discover", "look for substitute servers in the local network", default=False),
+    _switch(
+        "gc-keep-outputs", "the collector keeps the outputs of live derivations", default=False
+    ),
+    _switch("gc-keep-derivations", "the collector keeps the derivers of live items", default=True),
+    _flag("isolate-host-loopback", "keep builds that may use the network from this machine's own"),
     _choice("log-compression", "how build logs are stored", "gzip", *LogCompression),
     _flag("lose-logs", "keep no build logs"),
     _number("max-log-size", "end a build whose log grows beyond it; 0 means never", 0, "BYTES"),

@@ -58,7 +58,9 @@ def _main(config: Config, started: float) -> int:
 
 def _listeners(config: Config) -> tuple[Listener, ...]:
     inherited = inherited_listeners(os.environ, os.getpid())
-    return inherited or open_listeners(config.guix_addresses, config.native_addresses)
+    return inherited or open_listeners(
+        config.guix_addresses, config.native_addresses, take_over=config.take_over_sockets
+    )
 
 
 def _run(config: Config, listeners: tuple[Listener, ...], helpers: Helpers, started: float) -> int:

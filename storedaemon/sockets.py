@@ -65,8 +65,16 @@ class Listener:
                 os.unlink(self.address)
 
 
-def open_listeners(guix: Iterable[Address], native: Iterable[UnixAddress]) -> tuple[Listener, ...]:
+def open_listeners(
+    guix: Iterable[Address], native: Iterable[UnixAddress], *, take_over: bool = False
+) -> tuple[Listener, ...]:
     """Open every address, or none.
+
+    Args:
+        guix: Where Guix clients are served.
+        native: Where native clients are served.
+        take_over: Whether a socket file is replaced although a process listens on
+            it, as the C++ daemon does; that process keeps the clients it has.
 
     Raises:
         StoreError: An address cannot be opened; reasons ``address-in-use`` and
@@ -77,7 +85,7 @@ def open_listeners(guix: Iterable[Address], native: Iterable[UnixAddress]) -> tu
     opened: list[Listener] = []
     try:
         for address, dialect in wanted:
-            opened.extend(_open(address, dialect))
+            opened.extend(_open(address, dialect, take_over=take_over))
     except BaseException:
         for listener in opened:
             listener.close()
@@ -85,10 +93,10 @@ def open_listeners(guix: Iterable[Address], native: Iterable[UnixAddress]) -> tu
     return tuple(opened)
 
 
-def _open(address: Address, dialect: Dialect) -> list[Listener]:
+def _open(address: Address, dialect: Dialect, *, take_over: bool) -> list[Listener]:
     try:
         if isinstance(address, UnixAddress):
-            return [_open_unix(address.path, dialect)]
+            return [_open_unix(address.path, dialect, take_over=take_over)]
         return _open_tcp(address, dialect)
     except OSError as error:
         reason = "address-in-use" if error.errno == errno.EADDRINUSE else "cannot-listen"
@@ -96,9 +104,9 @@ def _open(address: Address, dialect: Dialect) -> list[Listener]:
         raise StoreError(f"cannot listen on '{address}': {text}", reason=reason) from error
 
 
-def _open_unix(path: str, dialect: Dialect) -> Listener:
+def _open_unix(path: str, dialect: Dialect, *, take_over: bool) -> Listener:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
+    _remove_old(path, take_over=take_over)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with short_name(path) as name:
@@ -135,14 +143,17 @@ def short_name(path: str) -> Iterator[str]:
         os.close(fd)
 
 
-def _remove_stale(path: str) -> None:
-    """Remove a socket file that no process listens on; leave everything else alone."""
+def _remove_old(path: str, *, take_over: bool) -> None:
+    """Remove a socket file, unless it may not be taken from a process that listens on it."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
         raise OSError(errno.EEXIST, "there is a file of that name which is no socket")
+    if take_over:
+        os.unlink(path)
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, short_name(path) as name:
         probe.setblocking(False)
         try:

@@ -64,6 +64,11 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
             flag, dest=option.name, action="store_true", default=None, help=option.help
         )
         return
+    if option.type is ValueType.SWITCH:
+        parser.add_argument(
+            flag, dest=option.name, nargs="?", const="yes", metavar="yes|no", help=option.help
+        )
+        return
     action = "append" if option.repeatable else "store"
     parser.add_argument(
         flag, dest=option.name, action=action, metavar=option.metavar, help=option.help

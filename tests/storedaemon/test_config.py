@@ -185,3 +185,27 @@ def test_any_text_is_a_plain_absolute_file_name_or_an_error(text: str):
 def test_each_kind_of_value_is_used():
     """No value type is left without an option that needs it."""
     assert {option.type for option in OPTIONS} == set(ValueType)
+
+
+@pytest.mark.parametrize(
+    ("value", "meaning"), [("yes", True), ("No", False), (True, True), (False, False)]
+)
+def test_switches_are_words_or_truth_values(value: object, meaning: bool):
+    """The command line says yes or no, as that of the C++ daemon does; TOML says true or false."""
+    assert make_config([command(gc_keep_derivations=value)]).gc_keep_derivations is meaning
+
+
+@pytest.mark.parametrize("value", ["true", "", 1, None, [True]])
+def test_other_words_are_no_switches(value: object):
+    """What is neither is refused; a missing value leaves the default."""
+    if value is None:
+        assert make_config([command(gc_keep_derivations=value)]).gc_keep_derivations
+        return
+    with pytest.raises(ConfigError, match="gc-keep-derivations must be yes or no"):
+        make_config([command(gc_keep_derivations=value)])
+
+
+def test_the_collector_keeps_what_the_reference_keeps():
+    """Derivers of live items stay, outputs of live derivations go."""
+    config = make_config([])
+    assert (config.gc_keep_outputs, config.gc_keep_derivations) == (False, True)

@@ -80,6 +80,17 @@ def test_a_live_daemon_keeps_its_socket(tmp_path: Path, opened: list[Listener]):
         client.connect(str(path))
 
 
+def test_a_live_daemons_socket_can_be_taken_over(tmp_path: Path, opened: list[Listener]):
+    """New clients reach the new daemon; when the old one closes, the file stays."""
+    path = str(tmp_path / "socket")
+    (old,) = open_listeners([UnixAddress(path)], [])
+    opened += open_listeners([UnixAddress(path)], [], take_over=True)
+    old.close()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        opened[-1].socket.accept()[0].close()
+
+
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path):
     """A typing error in an address deletes nobody's file."""
     path = tmp_path / "thesis.txt"
