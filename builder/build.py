@@ -97,9 +97,9 @@ class Builder:
         Raises:
             BuildError: The builder failed, or its outputs are not accepted.
         """
-        await self._remove_invalid(missing)
+        await self.remove_invalid(missing)
         rounds = 1 if job.derivation.is_fixed_output else job.options.rounds
-        inputs = await self._inputs(job)
+        inputs = await self.inputs(job)
         started = trio.current_time()
         infos: list[PathInfo] = []
         for number in range(1, rounds + 1):
@@ -110,7 +110,7 @@ class Builder:
                     with trio.CancelScope(shield=True):
                         self._shop.sealer.place(job, left, missing)
                         await self._register(job, infos)
-        self._index_content(job.derivation)
+        self.index_content(job.derivation)
         seconds = trio.current_time() - started
         job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
 
@@ -121,7 +121,7 @@ class Builder:
             BuildError: The builder failed, or made something else.
         """
         self._need_container(job, "checking a build")
-        inputs = await self._inputs(job)
+        inputs = await self.inputs(job)
         started = trio.current_time()
         async with self._run(job, inputs) as left:
             outputs = job.derivation.output_paths
@@ -141,7 +141,7 @@ class Builder:
         wanted = sorted({*missing, *damaged})
         if not wanted:
             return
-        inputs = await self._inputs(job)
+        inputs = await self.inputs(job)
         started = trio.current_time()
         async with self._run(job, inputs) as left:
             infos = await self._shop.sealer.seal(job, left, inputs, wanted)
@@ -210,9 +210,9 @@ class Builder:
         """Run the builder to its end; tell False where it has to be tried without a view."""
         write_files(directories.workplace.build, await self._graphs(job))
         container = self._container(self._plan(job, directories, inputs, user))
-        log = self._open_log(job)
+        log = self.open_log(job)
         try:
-            attempt = Attempt(job, container, log, self._limits(job))
+            attempt = Attempt(job, container, log, self.limits(job))
             status = await attempt.run(self._shop.spawner)
         except SpawnError as error:
             if self._views.were_refused(error):
@@ -243,13 +243,15 @@ class Builder:
             cores=job.options.cores,
         )
 
-    def _open_log(self, job: Job) -> LogFile | None:
+    def open_log(self, job: Job) -> LogFile | None:
+        """Create the log file of a build; None if logs are not kept."""
         settings = self._shop.settings
         if not settings.keep_log:
             return None
         return LogFile.create(self._shop.layout.logs, job.path, settings.log_compression)
 
-    def _limits(self, job: Job) -> Limits:
+    def limits(self, job: Job) -> Limits:
+        """Return what a builder may do."""
         options = job.options
         return Limits(options.timeout, options.max_silent_time, self._shop.settings.max_log_size)
 
@@ -279,7 +281,8 @@ class Builder:
         statuses = map(os.statvfs, places)
         return any(each.f_bavail * each.f_bsize < NO_SPACE for each in statuses)
 
-    async def _inputs(self, job: Job) -> frozenset[StorePath]:
+    async def inputs(self, job: Job) -> frozenset[StorePath]:
+        """Return the items that a builder may see."""
         direct = direct_inputs(job.derivation, self._shop.derivations.get)
         return await closure_of(self._shop.database, direct)
 
@@ -306,7 +309,8 @@ class Builder:
         whole = await closure_of(database, [*closure, *outputs])
         return graph_text(map(database.path_info, whole))
 
-    async def _remove_invalid(self, outputs: Sequence[StorePath]) -> None:
+    async def remove_invalid(self, outputs: Sequence[StorePath]) -> None:
+        """Delete what lies in the places of outputs that are not valid."""
         for path in outputs:
             await self._shop.cleaner.vacate(path)
 
@@ -315,7 +319,7 @@ class Builder:
         infos = [self._shop.database.path_info(path) for path in valid]
         return [info.path for info in infos if not await self._shop.sealer.is_intact(info)]
 
-    def _index_content(self, derivation: Derivation) -> None:
+    def index_content(self, derivation: Derivation) -> None:
         """Note what is known of a fixed output's content: another derivation may state the same."""
         if derivation.is_fixed_output:
             [path] = derivation.output_paths

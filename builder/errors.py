@@ -2,7 +2,8 @@
 """Why a build did not happen, or was not accepted.
 
 StoreError
-└── BuildError     a derivation was not built; `kind` tells in which way
+└── BuildError           a derivation was not built; `kind` tells in which way
+    └── RemoteBuildError     not by another machine, whose messages told why
 """
 
 from typing import ClassVar
@@ -46,3 +47,17 @@ class BuildError(StoreError):
         known = STATUSES.get(kind, 1) if status is None else status
         super().__init__(message, reason=kind.value, status=known)
         self.kind = kind
+
+
+class RemoteBuildError(BuildError):
+    """Another machine did not build a derivation.
+
+    Args:
+        message: What went wrong, naming the derivation or the output.
+        kind: In which way it failed.
+        wait_status: How the build hook ended, as wait(2) says it.
+    """
+
+    def __init__(self, message: str, kind: FailureKind, wait_status: int) -> None:
+        super().__init__(message, kind)
+        self.wait_status = wait_status

@@ -36,6 +36,7 @@ class FailureKind(StrEnum):
     CACHED = "cached-failure"
     NOT_DETERMINISTIC = "not-deterministic"
     CANCELLED = "cancelled"
+    HOOK = "hook-failure"
     MISC = "failure"
 
 
@@ -96,13 +97,15 @@ class BuildSucceeded:
 class BuildFailed:
     """A derivation was not built.
 
-    `status` is the number in Guix's ``@ build-failed`` trace.
+    `status` is the number in Guix's ``@ build-failed`` trace, or in ``@ hook-failed``.
+    `remote` where another machine failed, whose messages have told why.
     """
 
     drv: StorePath
     kind: FailureKind
     message: str
     status: int = 1
+    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,10 @@ class JobState(StrEnum):
 
     WAITING_FOR_SLOT = "waiting-for-slot"
     WAITING_FOR_LOCK = "waiting-for-lock"
+    WAITING_FOR_MACHINE = "waiting-for-machine"
     PREPARING = "preparing"
     BUILDING = "building"
+    OFFLOADED = "offloaded"
     REGISTERING = "registering"
 
 
@@ -114,6 +116,11 @@ class JobView:
     pid: int | None
     log_file: str
     clients: tuple[Client, ...]
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether another machine builds it."""
+        return self.state == JobState.OFFLOADED
 
 
 def view(job: Job, now: float) -> JobView:

@@ -25,7 +25,8 @@ class LogCompression(StrEnum):
 class BuildOptions:
     """The options of one request, already checked against what this client may set.
 
-    Times are in seconds; 0 means no limit.
+    Times are in seconds; 0 means no limit. `offload` allows other machines to build,
+    and `print_build_trace` asks those for trace lines.
     """
 
     mode: BuildMode = BuildMode.NORMAL
@@ -36,6 +37,8 @@ class BuildOptions:
     timeout: int = 0
     max_silent_time: int = 0
     rounds: int = 1
+    offload: bool = True
+    print_build_trace: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Realising a derivation whose inputs are valid: a slot, locks, and a build if it must be.
+"""Realising a derivation whose inputs are valid: a machine or a slot, locks, a build if need be.
 
+What other machines may build is offered to the build hook first, with the locks
+held as it will need them, but without a slot; what nobody takes is built here.
 A build slot is never held while waiting for a lock, nor a lock while waiting for
 a slot: a turn takes a slot, tries the locks of the outputs, and gives the slot
 back where another process has them. Whatever somebody else made valid meanwhile
 is taken as it is.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 
 from builder.build import Builder
 from builder.errors import BuildError
 from builder.events import FailureKind
 from builder.jobs import Job, JobState
+from builder.offload.builder import RemoteBuilder
+from builder.offload.dispatch import Dispatcher, Turn, must_be_local
+from builder.offload.protocol import Answer
 from builder.options import BuildMode, BuildOptions, BuildSettings
+from builder.platforms import Machine
 from builder.slots import Slots
 from locker.pathlocks import PathLocks
 from store.database import StoreDatabase
@@ -34,17 +41,29 @@ class Realiser:
         database: What is valid.
         locks: The locks of items.
         builder: Runs builders.
+        dispatcher: Offers jobs to other machines.
+        remote: Has them built there.
     """
 
     def __init__(
-        self, settings: BuildSettings, database: StoreDatabase, locks: PathLocks, builder: Builder
+        self,
+        settings: BuildSettings,
+        database: StoreDatabase,
+        locks: PathLocks,
+        builder: Builder,
+        dispatcher: Dispatcher,
+        remote: RemoteBuilder,
     ) -> None:
         self._settings = settings
         self._database = database
         self._locks = locks
         self._builder = builder
+        self._dispatcher = dispatcher
+        self._remote = remote
+        self._machine = Machine(settings.system, os.uname().machine)
         self._asked: list[int] = []
-        self.slots = Slots(settings.max_jobs)
+        self.slots = Slots(1)
+        self._resize()
 
     @contextmanager
     def wanting(self, options: BuildOptions) -> Iterator[None]:
@@ -68,15 +87,64 @@ class Realiser:
         Raises:
             BuildError: They cannot be had.
         """
-        self._refuse_impossible(job)
-        while not await self._take_turn(job):
-            await self._wait_for_locks(job)
+        try:
+            if self._dispatcher.concerns(job) and await self._offer(job):
+                return
+            self._refuse_impossible(job)
+            while not await self._take_turn(job):
+                await self._wait_for_locks(job)
+        finally:
+            self._dispatcher.build_ended()
 
     def _resize(self) -> None:
-        self.slots.resize(max(self._settings.max_jobs, *self._asked, 0))
+        # With one slot a build that must be local is possible even where no other is.
+        self.slots.resize(max(self._max_jobs, 1))
+
+    @property
+    def _max_jobs(self) -> int:
+        return max(self._settings.max_jobs, *self._asked, 0)
+
+    def _may_build_here(self, job: Job) -> bool:
+        return self._max_jobs > 0 and job.options.max_jobs != 0
+
+    async def _offer(self, job: Job) -> bool:
+        """Offer a job to other machines; tell whether it is done, rather than for us to do."""
+        async with self._dispatcher.turn(job) as turn:
+            while True:
+                match await self._offer_locked(job, turn):
+                    case None:
+                        turn.leave()
+                        await self._wait_for_locks(job)
+                        await turn.take()
+                    case Answer.POSTPONE:
+                        await turn.postponed()
+                    case answer:
+                        return answer is Answer.ACCEPT
+
+    async def _offer_locked(self, job: Job, turn: Turn) -> Answer | None:
+        """Offer a job once, and have it built if it is accepted; None where its locks are taken."""
+        async with self._locks.try_hold(job.derivation.output_paths) as held:
+            if held is None:
+                return None
+            held.delete_on_release()
+            missing = self._missing(job)
+            if not missing:
+                return Answer.ACCEPT
+            self._refuse_known_failure(missing)
+            slots = self.slots.statistics()
+            here = self._may_build_here(job) and slots.taken < slots.capacity
+            answer = await self._dispatcher.offer(job, here=here)
+            if isinstance(answer, Answer):
+                return answer
+            turn.leave()
+            await self._remembered(job, self._remote.build(job, missing, answer))
+            return Answer.ACCEPT
+
+    def _missing(self, job: Job) -> list[StorePath]:
+        return [p for p in job.derivation.output_paths if not self._database.is_valid(p)]
 
     def _refuse_impossible(self, job: Job) -> None:
-        if self.slots.capacity == 0:
+        if not self._may_build_here(job) and not must_be_local(job, self._machine):
             raise BuildError(
                 "unable to start any build; either increase `--max-jobs' "
                 "or enable distributed builds"
@@ -112,12 +180,12 @@ class Realiser:
 
     async def _make(self, job: Job) -> None:
         job.proceed(JobState.PREPARING)
-        missing = [p for p in job.derivation.output_paths if not self._database.is_valid(p)]
+        missing = self._missing(job)
         match job.key.mode:
             case BuildMode.NORMAL:
                 if missing:
                     self._refuse_known_failure(missing)
-                    await self._build(job, missing)
+                    await self._remembered(job, self._builder.build(job, missing))
             case BuildMode.CHECK:
                 if missing:
                     raise BuildError(
@@ -127,9 +195,9 @@ class Realiser:
             case BuildMode.REPAIR:
                 await self._builder.repair(job, missing)
 
-    async def _build(self, job: Job, missing: Sequence[StorePath]) -> None:
+    async def _remembered(self, job: Job, build: Awaitable[None]) -> None:
         try:
-            await self._builder.build(job, missing)
+            await build
         except BuildError as error:
             if self._settings.cache_failures and error.kind in LASTING:
                 await self._database.register_failed(job.derivation.output_paths)

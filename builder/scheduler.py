@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 import trio
 
-from builder.errors import BuildError
+from builder.errors import BuildError, RemoteBuildError
 from builder.events import BuildEvent, BuildFailed, FailureKind
 from builder.graph import Node
 from builder.jobs import Job, JobKey, JobView, view
@@ -161,6 +161,10 @@ class Scheduler:
 
 
 def _failure(job: Job, error: BuildError) -> BuildFailed:
+    if isinstance(error, RemoteBuildError):
+        # Guix's clients learn from the trace of a failed hook how it ended, from others nothing.
+        status = error.wait_status if error.kind is FailureKind.HOOK else 1
+        return BuildFailed(job.path, error.kind, error.message, status, remote=True)
     # Guix's clients are told 0 where no builder was started, because of the derivation itself.
     status = 0 if error.kind is FailureKind.INPUT_REJECTED else 1
     return BuildFailed(job.path, error.kind, error.message, status)

@@ -58,6 +58,7 @@ class Watch:
         self._limits = limits
         self._pass_on = pass_on
         self._size = 0
+        self._passing_on = False
         self._started = self._last_output = trio.current_time()
 
     async def follow(self) -> None:
@@ -71,8 +72,11 @@ class Watch:
             data = os.read(self._output, CHUNK)
             if not data:
                 return
-            self._last_output = trio.current_time()
             await self._take(data)
+
+    def heard(self) -> None:
+        """Note that the builder is not silent, whatever else was heard of it."""
+        self._last_output = trio.current_time()
 
     async def until(self, ended: Callable[[], Awaitable[object]]) -> None:
         """Wait for the builder's end, which may come after it closed its output.
@@ -98,7 +102,10 @@ class Watch:
 
     async def _take(self, data: bytes) -> None:
         self._size += len(data)
+        self._passing_on = True
         await self._pass_on(data)
+        self._passing_on = False
+        self.heard()
         if self._limits.log_size and self._size > self._limits.log_size:
             raise BuildError(
                 f"{self._subject} killed after writing more than "
@@ -107,19 +114,23 @@ class Watch:
             )
 
     async def _within_limits(self, wait: Callable[[], Awaitable[object]]) -> None:
-        deadline = min(self._silence_ends, self._time_ends)
-        if deadline == NEVER:
-            await wait()
-            return
-        with trio.move_on_at(deadline) as scope:
-            await wait()
-        if scope.cancelled_caught:
-            raise self._broken_limit()
+        while True:
+            with trio.move_on_at(self._deadline):
+                await wait()
+                return
+            # Another task may have heard of the builder meanwhile.
+            if trio.current_time() >= self._deadline:
+                raise self._broken_limit()
+
+    @property
+    def _deadline(self) -> float:
+        return min(self._silence_ends, self._time_ends)
 
     @property
     def _silence_ends(self) -> float:
         seconds = self._limits.silent_seconds
-        return self._last_output + seconds if seconds else NEVER
+        # A builder cannot print while nobody takes what it has printed.
+        return self._last_output + seconds if seconds and not self._passing_on else NEVER
 
     @property
     def _time_ends(self) -> float:

@@ -17,6 +17,9 @@ from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
 from builder.eviction import end_processes
 from builder.keeping import Keeper
+from builder.offload.builder import RemoteBuilder
+from builder.offload.dispatch import Dispatcher
+from builder.offload.hooks import Hooks
 from builder.options import BuildSettings
 from builder.plan import Host
 from builder.planner import Planner
@@ -38,13 +41,17 @@ from store.paths import StoreDirectory, StorePath
 from store.worker.client import StoreWorkers
 from storedaemon.build_events import ReportedRealiser
 
-# Build users that were not needed for so long are left to other daemons.
+# Build users that were not needed for so long are left to other daemons, and build hooks end.
 IDLE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Materials:
-    """What building needs of the daemon."""
+    """What building needs of the daemon.
+
+    Attributes:
+        offload_program: The program ``guix`` whose build hook is asked; empty for none.
+    """
 
     layout: Layout
     directory: StoreDirectory
@@ -56,6 +63,7 @@ class Materials:
     spawner: Spawner
     workers: StoreWorkers
     environment: Mapping[str, str]
+    offload_program: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ class Building:
         derivations: Those that were read lately.
         cleaner: Deletes what builds leave behind.
         users: Whom builders run as; None for the daemon's own user.
+        hooks: The build hooks that wait for a question.
     """
 
     scheduler: Scheduler
@@ -75,20 +84,25 @@ class Building:
     derivations: DerivationCache
     cleaner: Cleaner
     users: BuildUsers | None
+    hooks: Hooks
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Build until cancelled; the cleaner must run before, and until after."""
-        async with trio.open_nursery() as nursery:
-            if self.users is not None:
-                nursery.start_soon(self._release_users, self.users)
-            await nursery.start(self.scheduler.run)
-            task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._release_idle)
+                await nursery.start(self.scheduler.run)
+                task_status.started()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.hooks.aclose()
 
-    async def _release_users(self, users: BuildUsers) -> None:
+    async def _release_idle(self) -> None:
         while True:
             await trio.sleep(IDLE_SECONDS)
-            if not self.scheduler.snapshot():
-                users.release_idle()
+            await self.hooks.release_idle(IDLE_SECONDS)
+            if self.users is not None and not self.scheduler.snapshot():
+                self.users.release_idle()
 
 
 def make_building(materials: Materials) -> Building:
@@ -112,9 +126,18 @@ def make_building(materials: Materials) -> Building:
         keeper=Keeper(delete),
         users=users,
     )
-    realiser = Realiser(materials.settings, database, materials.locks, Builder(workshop))
+    builder = Builder(workshop)
+    hooks = Hooks(materials.offload_program, materials.environment, materials.monitor)
+    realiser = Realiser(
+        materials.settings,
+        database,
+        materials.locks,
+        builder,
+        Dispatcher(hooks, workshop.host.machine),
+        RemoteBuilder(workshop, builder),
+    )
     scheduler = Scheduler(directory, Planner(database, derivations.get), ReportedRealiser(realiser))
-    return Building(scheduler, realiser.slots, derivations, cleaner, users)
+    return Building(scheduler, realiser.slots, derivations, cleaner, users, hooks)
 
 
 def _parse(directory: StoreDirectory, text: bytes, path: StorePath) -> Derivation:

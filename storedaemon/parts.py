@@ -26,6 +26,7 @@ from store.worker.client import StoreWorkers
 from storedaemon.authentication import Authenticator
 from storedaemon.building import Materials, make_building, system_of_this_machine
 from storedaemon.config import Config, build_settings
+from storedaemon.guix_program import find_guix
 from storedaemon.helpers import Helpers
 from storedaemon.homes import UserDirectories
 from storedaemon.services import Services
@@ -86,6 +87,7 @@ async def assemble(
             layout, database, locks, temp_roots, index, deduplicate=settings.deduplicate
         )
     )
+    environment = dict(os.environ)
     materials = Materials(
         layout=layout,
         directory=directory,
@@ -96,7 +98,8 @@ async def assemble(
         monitor=monitor,
         spawner=clients.spawner,
         workers=clients.workers,
-        environment=dict(os.environ),
+        environment=environment,
+        offload_program="" if config.no_offload else find_guix(config, environment),
     )
     building = make_building(materials)
     authenticator = Authenticator.of(config, monitor)

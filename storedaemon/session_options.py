@@ -122,4 +122,6 @@ def build_options(options: SessionOptions, config: Config, mode: BuildMode) -> B
         timeout=config.timeout if options.timeout is None else options.timeout,
         max_silent_time=config.max_silent_time if silence is None else silence,
         rounds=rounds,
+        offload=options.use_offload,
+        print_build_trace=options.print_build_trace,
     )

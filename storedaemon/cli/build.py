@@ -88,6 +88,7 @@ def _wishes(options: Namespace) -> BuildWishes:
         timeout=options.timeout,
         max_silent_time=options.max_silent_time,
         rounds=options.rounds,
+        no_offload=options.no_offload,
     )
 
 

@@ -94,6 +94,9 @@ def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--link", metavar="PATH", help="make a symbolic link to the result, and keep it"
     )
+    parser.add_argument(
+        "--no-offload", action="store_true", help="have nothing built by other machines"
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="build again and compare")
     mode.add_argument("--repair", action="store_true", help="build again what is damaged")

@@ -42,6 +42,7 @@ class BuildWishes:
     timeout: int | None = None
     max_silent_time: int | None = None
     rounds: int | None = None
+    no_offload: bool = False
 
     def as_map(self) -> dict[str, Any]:
         """Give the parameters of `build` that say this."""

@@ -108,11 +108,13 @@ def _log(event: BuildLog, audience: Audience) -> Iterator[bytes]:
 
 
 def _failure(event: BuildFailed, audience: Audience) -> Iterator[bytes]:
-    if event.message and event.kind not in _NO_TEXT:
+    if event.message and event.kind not in _NO_TEXT and not event.remote:
         yield from _message(event.message, Level.ERROR, audience)
     if event.kind in _TIMEOUTS:
         yield from _trace(f"build-failed {event.drv} - timeout", audience)
     elif event.kind is FailureKind.CACHED:
         yield from _trace(f"build-failed {event.drv} - cached", audience)
+    elif event.kind is FailureKind.HOOK:
+        yield from _trace(f"hook-failed {event.drv} - {event.status} {event.message}", audience)
     elif event.kind not in _NO_TRACE:
         yield from _trace(f"build-failed {event.drv} - {event.status} {event.message}", audience)

@@ -54,7 +54,8 @@ async def _status(call: Call) -> Result:
     return {
         "sessions": len(sessions),
         "goals": len(goals),
-        "building": sum(goal.pid is not None for goal in goals),
+        "building": sum(goal.pid is not None and not goal.offloaded for goal in goals),
+        "offloaded": sum(goal.offloaded for goal in goals),
         "max-jobs": call.services.settings.max_jobs,
     }
 
@@ -159,6 +160,7 @@ def _session_for(call: Call) -> Session:
         timeout=number("timeout"),
         max_silent_time=number("max-silent-time"),
         repeat=None if rounds is None else max(rounds - 1, 0),
+        use_offload=not params.flag("no-offload"),
     )
     return session
 

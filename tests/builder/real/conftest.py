@@ -8,7 +8,7 @@ are shown to them read-only.
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -199,7 +199,12 @@ def _settings(base: Path, **changes: Any) -> BuildSettings:
 
 @asynccontextmanager
 async def _opened(
-    base: Path, helpers: Helpers, settings: BuildSettings, beside: Yard | None
+    base: Path,
+    helpers: Helpers,
+    settings: BuildSettings,
+    beside: Yard | None,
+    offload_program: str,
+    environment: Mapping[str, str],
 ) -> AsyncIterator[Yard]:
     layout = Layout.under(f"{base}/store", f"{base}/state")
     for each in (layout.store, layout.database, layout.gc_roots, layout.logs, f"{base}/builds"):
@@ -232,7 +237,8 @@ async def _opened(
                 monitor=monitor,
                 spawner=spawner,
                 workers=workers,
-                environment={},
+                environment=environment,
+                offload_program=offload_program,
             )
         )
         async with trio.open_nursery() as running:
@@ -265,10 +271,16 @@ def open_yard(base: Path) -> Iterator[OpenYard]:
     """
     started: list[Helpers] = []
 
-    def open_one(beside: Yard | None = None, **changes: Any) -> AbstractAsyncContextManager[Yard]:
+    def open_one(
+        beside: Yard | None = None,
+        offload_program: str = "",
+        environment: Mapping[str, str] | None = None,
+        **changes: Any,
+    ) -> AbstractAsyncContextManager[Yard]:
         helpers = Helpers(start_helper("locker"), start_spawner(), [start_helper("store.worker")])
         started.append(helpers)
-        return _opened(base, helpers, _settings(base, **changes), beside)
+        settings = _settings(base, **changes)
+        return _opened(base, helpers, settings, beside, offload_program, environment or {})
 
     yield open_one
     for helpers in started:

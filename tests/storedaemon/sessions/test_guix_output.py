@@ -66,6 +66,18 @@ PLAIN = Audience(verbosity=0)
         (BuildFailed(DRV, FailureKind.NOT_DETERMINISTIC, "differs"), []),
         (BuildFailed(DRV, FailureKind.CANCELLED, "cancelled"), []),
         (
+            BuildFailed(DRV, FailureKind.HOOK, EXIT, status=256, remote=True),
+            [f"@ hook-failed {DRV} - 256 {EXIT}\n"],
+        ),
+        (
+            BuildFailed(DRV, FailureKind.PERMANENT, EXIT, remote=True),
+            [f"@ build-failed {DRV} - 1 {EXIT}\n"],
+        ),
+        (
+            BuildFailed(DRV, FailureKind.TIMED_OUT, EXIT, remote=True),
+            [f"@ build-failed {DRV} - timeout\n"],
+        ),
+        (
             HashMismatch(OUT, "sha256", "04wp", "11qz"),
             [f"@ hash-mismatch {OUT} sha256 04wp 11qz\n"],
         ),
