@@ -160,6 +160,7 @@ class GuixClient:
         verbosity: int = 0,
         build_verbosity: int = 0,
         print_build_trace: bool = True,
+        use_build_hook: bool = True,
         **settings: str | int,
     ) -> None:
         """Set options; settings are named with underscores for dashes."""
@@ -174,6 +175,7 @@ class GuixClient:
                 build_verbosity=build_verbosity,
                 print_build_trace=print_build_trace,
                 use_substitutes=False,
+                use_build_hook=use_build_hook,
                 settings=pairs,
                 max_jobs=1 if old else None,
                 max_silent_time=0 if old else None,
