@@ -186,7 +186,7 @@ def test_a_database_of_another_schema_is_refused(start_daemon: Start):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-jobs", "0"], "max-jobs must be a whole number from 1"),
+        (["--rounds", "0"], "rounds must be a whole number from 1"),
         (["--listen-guix", "nowhere:x"], "'nowhere:x' is no address"),
         (["--log-format", "xml"], "log-format"),
     ],
