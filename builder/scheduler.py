@@ -112,6 +112,14 @@ class Scheduler:
             job.scope.cancel()
         return bool(jobs)
 
+    def in_use(self) -> set[StorePath]:
+        """Return what jobs make, and what they make it from, as far as a derivation names it."""
+        paths: set[StorePath] = set()
+        for job in self._jobs.values():
+            paths.add(job.path)
+            paths.update(job.derivation.output_paths, job.derivation.input_sources)
+        return paths
+
     def snapshot(self) -> list[JobView]:
         """Return a look at each job, the oldest first."""
         now = trio.current_time()

@@ -90,6 +90,19 @@ def delete_tree(dirfd: int, name: str, *, kept_links: int = 0) -> int:
     Raises:
         OSError: Something could not be deleted; some of the rest may be gone.
     """
+    return delete_entry(dirfd, name, kept_links=kept_links).disk
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """What a deletion freed: bytes of disk, and how long the files were together."""
+
+    disk: int
+    size: int
+
+
+def delete_entry(dirfd: int, name: str, *, kept_links: int = 0) -> Freed:
+    """Do what `delete_tree` does, and tell more."""
     require_component(name)
     return _Deletion(dirfd, name, kept_links).run()
 
@@ -97,19 +110,20 @@ def delete_tree(dirfd: int, name: str, *, kept_links: int = 0) -> int:
 class _Deletion:
     def __init__(self, dirfd: int, name: str, kept_links: int) -> None:
         self._most_links = kept_links + 1
-        self._freed = 0
+        self._disk = 0
+        self._size = 0
         self._moved = 0
         # The first frame stands for the caller's directory, of which only one name concerns us.
         self._frames = [_Frame(dirfd, "", [name])]
 
-    def run(self) -> int:
+    def run(self) -> Freed:
         try:
             while self._frames[-1].names or len(self._frames) > 1:
                 self._step()
         finally:
             for frame in self._frames[1:]:
                 os.close(frame.fd)
-        return self._freed
+        return Freed(self._disk, self._size)
 
     def _step(self) -> None:
         frame = self._frames[-1]
@@ -143,7 +157,8 @@ class _Deletion:
                     continue
                 raise
             if status.st_nlink <= self._most_links:
-                self._freed += status.st_blocks * 512
+                self._disk += status.st_blocks * 512
+                self._size += status.st_size
             return None
         raise OSError(errno.EBUSY, "somebody keeps swapping it", name)
 

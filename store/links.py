@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from store.errors import FileError
 from store.files import open_beneath, open_directory
@@ -195,6 +196,46 @@ def open_links(store_fd: int) -> int:
         return open_directory(store_fd, ".links")
     except NotADirectoryError as error:
         raise FileError("`.links' in the store is not a directory") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What sweeping did, and what deduplication is worth afterwards; in files and bytes.
+
+    Attributes:
+        removed: Files that nothing used.
+        freed: How long these were together.
+        saved: How much longer all files would be together without sharing, less
+            what the directory of links takes up.
+    """
+
+    removed: int
+    freed: int
+    saved: int
+
+
+def sweep_unused(links_fd: int) -> Swept:
+    """Remove links that are the only name of their file, or whose file is too small to share.
+
+    A link may be taken up at the moment it goes: then its file has that other
+    name, and is merely not shared by those that come later.
+    """
+    removed = freed = saved = 0
+    with os.scandir(links_fd) as entries:
+        for entry in entries:
+            if entry.name.startswith(_TEMPORARY) and _is_alive(entry.name):
+                continue
+            try:
+                status = os.lstat(entry.name, dir_fd=links_fd)
+                if status.st_nlink > 1 and status.st_size >= MINIMUM_SIZE:
+                    saved += (status.st_nlink - 2) * status.st_size
+                    continue
+                os.unlink(entry.name, dir_fd=links_fd)
+            except FileNotFoundError:
+                continue
+            removed += 1
+            freed += status.st_size if status.st_nlink == 1 else 0
+    return Swept(removed, freed, saved - os.fstat(links_fd).st_size)
 
 
 def sweep_links(links_fd: int) -> int:

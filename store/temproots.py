@@ -19,9 +19,9 @@ costs nothing but space, until that makes up most of it; then it is rewritten.
 import errno
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
-from typing import Self
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Protocol, Self
 
 import trio
 
@@ -34,6 +34,13 @@ from store.paths import StorePath
 _MOST_STALE = 1024
 _FIRST_DELAY = 0.001
 _LONGEST_DELAY = 0.1
+
+
+class Guard(Protocol):
+    """Our own collector, which leaves what it is told of in time."""
+
+    async def spare(self, paths: Iterable[str]) -> None:
+        """Return when each item is safe, or gone already."""
 
 
 class TempRoots:
@@ -52,6 +59,7 @@ class TempRoots:
         self._users: Counter[StorePath] = Counter()
         self._stale = 0
         self._size = 0
+        self._guard: Guard | None = None
 
     @classmethod
     @asynccontextmanager
@@ -75,6 +83,19 @@ class TempRoots:
         """Return what some session needs."""
         return frozenset(path for path, users in self._users.items() if users)
 
+    def is_file(self, status: os.stat_result) -> bool:
+        """Tell whether a status is that of this process's file."""
+        return os.path.samestat(status, os.fstat(self._fd))
+
+    @contextmanager
+    def guarded(self, guard: Guard) -> Iterator[None]:
+        """Have our own collector told of each root while it deletes, instead of waiting for it."""
+        self._guard = guard
+        try:
+            yield
+        finally:
+            self._guard = None
+
     async def sync_with_collector(self) -> None:
         """Wait until no collection is going on (what clients call SyncWithGC)."""
         async with _collector_lock(self._layout, self._locker):
@@ -83,6 +104,15 @@ class TempRoots:
     async def hold(self, paths: Iterable[StorePath]) -> None:
         """Count one more user of each path, once they are safe from collectors."""
         chosen = list(paths)
+        await self._hold(chosen)
+        if self._guard is not None:
+            try:
+                await self._guard.spare(chosen)
+            except BaseException:
+                self.release(chosen)
+                raise
+
+    async def _hold(self, chosen: list[StorePath]) -> None:
         delay = _FIRST_DELAY
         while not self._hold_now(chosen):
             async with _collector_lock(self._layout, self._locker):

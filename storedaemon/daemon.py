@@ -115,6 +115,7 @@ class _Daemon:
             async with trio.open_nursery() as support:
                 support.start_soon(self.stop.guard, "database", services.database.run)
                 support.start_soon(self.stop.guard, "content index", services.content_index.run)
+                support.start_soon(self.stop.guard, "collector", services.collector.run)
                 await support.start(services.building.cleaner.run)
                 async with trio.open_nursery() as building:
                     await building.start(services.building.run)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from builder.spawner.client import Spawner
 from locker.aio import AsyncChannel
@@ -17,6 +18,8 @@ from locker.messages import CODEC
 from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
 from store.additions import StoreWriter
+from store.collection import Collector
+from store.collection.collector import Surroundings
 from store.content_index import ContentIndex
 from store.database import StoreDatabase
 from store.paths import StoreDirectory
@@ -25,6 +28,7 @@ from store.temproots import TempRoots
 from store.worker.client import StoreWorkers
 from storedaemon.authentication import Authenticator
 from storedaemon.building import Materials, make_building, system_of_this_machine
+from storedaemon.busy import list_busy
 from storedaemon.config import Config, build_settings
 from storedaemon.guix_program import find_guix
 from storedaemon.helpers import Helpers
@@ -104,6 +108,18 @@ async def assemble(
     building = make_building(materials)
     authenticator = Authenticator.of(config, monitor)
     stack.push_async_callback(authenticator.close)
+    root_finder = RootFinder(layout, database)
+    surroundings = Surroundings(
+        layout=layout,
+        database=database,
+        workers=clients.workers,
+        locker=clients.locker,
+        temp_roots=temp_roots,
+        root_finder=root_finder,
+        needed=building.scheduler.in_use,
+        busy=partial(list_busy, monitor, config.guix_program, layout, dict(os.environ)),
+        deduplicated=settings.deduplicate,
+    )
     return Services(
         config=config,
         layout=layout,
@@ -117,7 +133,8 @@ async def assemble(
         workers=clients.workers,
         spawner=clients.spawner,
         temp_roots=temp_roots,
-        root_finder=RootFinder(layout, database),
+        root_finder=root_finder,
+        collector=Collector(surroundings),
         monitor=monitor,
         building=building,
         scheduler=building.scheduler,

@@ -11,6 +11,7 @@ from locker.client import Locker
 from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
 from store.additions import StoreWriter
+from store.collection import Collector
 from store.content_index import ContentIndex
 from store.database import StoreDatabase
 from store.layout import Layout
@@ -43,6 +44,7 @@ class Services:
         spawner: Starts builders.
         temp_roots: What sessions keep alive.
         root_finder: Finds what else is kept.
+        collector: Deletes what is not.
         monitor: Reaps children.
         building: What builds, as a whole.
         scheduler: Its way in.
@@ -64,6 +66,7 @@ class Services:
     spawner: Spawner
     temp_roots: TempRoots
     root_finder: RootFinder
+    collector: Collector
     monitor: ProcessMonitor
     building: Building
     scheduler: Scheduler

@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,10 +12,11 @@ import apsw
 import trio
 
 from store import filelocks
-from store.database import bulk, schema, writes
+from store.database import bulk, garbage, schema, writes
 from store.database.checkpoints import Checkpointer
 from store.database.connection import after_commit, open_connection, patient_reads
 from store.database.fairlock import FairLock
+from store.database.garbage import Garbage, Keeping
 from store.database.pool import Connections
 from store.database.reads import DatabaseReads
 from store.database.writer import Writer, WriterStatistics
@@ -41,6 +42,7 @@ class StoreDatabase(DatabaseReads):
     def __init__(self, layout: Layout, connections: Connections) -> None:
         super().__init__(connections.loop, layout)
         self._connections = connections
+        self._file = layout.database_file
         lock = FairLock()
         self._checkpointer = Checkpointer(layout.database_file, lock)
         self._writer = Writer(connections.loop, connections.thread, lock, self._checkpointer)
@@ -130,6 +132,39 @@ class StoreDatabase(DatabaseReads):
     async def referrers_among(self, paths: Iterable[str]) -> dict[StorePath, list[StorePath]]:
         """Return which of some items refer to which others, by the latter."""
         return await self._in_thread(partial(bulk.referrers_among, paths=list(paths)))
+
+    async def find_garbage(
+        self, roots: Iterable[str], keeping: Keeping, uses: str | None = None
+    ) -> Garbage:
+        """Return the items that no root reaches; see `store.database.garbage.find_garbage`."""
+        chosen = frozenset(roots)
+        return await self._in_thread(
+            partial(garbage.find_garbage, roots=chosen, keeping=keeping, uses=uses)
+        )
+
+    async def find_live(self, roots: Iterable[str], keeping: Keeping) -> frozenset[StorePath]:
+        """Return the items that some root reaches."""
+        chosen = frozenset(roots)
+        return await self._in_thread(partial(garbage.find_live, roots=chosen, keeping=keeping))
+
+    async def paths_of(self, ids: Sequence[int]) -> dict[int, StorePath]:
+        """Return the paths of rows by their numbers; those that are gone are left out."""
+        return await self._in_thread(partial(garbage.paths_of, ids=ids))
+
+    async def forget(self, ids: Sequence[int]) -> list[int]:
+        """Make rows invalid, referrers first; return those that something refers to after all.
+
+        What was done is on disk when this returns, so that nothing which is then
+        deleted can be valid again after a crash of the machine.
+        """
+        refused = await self._writer.run(partial(garbage.forget, ids=ids), big=True)
+        await trio.to_thread.run_sync(self._sync_log)
+        return refused
+
+    def _sync_log(self) -> None:
+        # The log, not the database: closing another descriptor of that would drop its locks.
+        with suppress(FileNotFoundError), open(f"{self._file}-wal", "rb") as log:
+            os.fdatasync(log.fileno())
 
     async def _in_thread(self, query: Callable[[apsw.Connection], Result]) -> Result:
         async with self._connections.borrowed() as connection:

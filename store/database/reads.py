@@ -16,6 +16,7 @@ from store.info import PathInfo
 from store.layout import Layout
 from store.paths import HASH_PART_LENGTH, StorePath
 
+_ID = "select id from ValidPaths where path = ?"
 _IS_VALID = "select 1 from ValidPaths where path = ?"
 # One statement is one snapshot: the item and its references cannot come from different times.
 _INFO = """
@@ -61,6 +62,11 @@ class DatabaseReads:
             return self._find(_IS_VALID, (path,)).get is not None
         except apsw.Error as error:
             raise DatabaseError(f"cannot look up `{path}': {error}") from error
+
+    def row_of(self, path: str) -> int | None:
+        """Return the number of an item's row, which no other item ever gets."""
+        rows = self._rows(_ID, path)
+        return rows[0][0] if rows else None
 
     def path_info(self, path: str) -> PathInfo:
         """Return what is registered of an item.

@@ -8,6 +8,7 @@ gives up waiting leaves the worker to finish, and its answer is dropped. Entry
 points: `StoreWorkers.run` as a task, then its other coroutines.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from store.hashes import Digest, HashAlgorithm
 from store.placing import place
 from store.worker.messages import (
     CODEC,
+    DeleteEntries,
+    DeleteEntriesReply,
     DeleteTree,
     Failure,
     HashPath,
@@ -31,6 +34,8 @@ from store.worker.messages import (
     SealOutputs,
     ShareFiles,
     ShareFilesReply,
+    SweepLinks,
+    SweepLinksReply,
 )
 
 
@@ -216,6 +221,22 @@ class StoreWorkers:
         fds = [store_fd, links_fd, index_fd]
         reply: ShareFilesReply = await self._call(ShareFiles(name), fds, background=True)
         return reply
+
+    async def delete_entries(self, dirfd: int, names: Sequence[str]) -> DeleteEntriesReply:
+        """Delete entries of a directory, in the background; what fails is in the reply."""
+        request = DeleteEntries(tuple(map(os.fsencode, names)))
+        reply: DeleteEntriesReply = await self._call(request, [dirfd], background=True)
+        return reply
+
+    async def sweep_links(self, links_fd: int) -> SweepLinksReply:
+        """Remove deduplicated files that nothing uses, in the background.
+
+        Raises:
+            WorkerError: The directory cannot be read, or a file not be removed.
+        """
+        reply = await self._call(SweepLinks(), [links_fd], background=True)
+        swept: SweepLinksReply = _checked(reply)
+        return swept
 
     async def _call(self, message: object, fds: Sequence[int], *, background: bool = False) -> Any:
         worker = await self._take_worker(self._background_waiters if background else self._waiters)

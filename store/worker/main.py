@@ -21,14 +21,16 @@ from locker.channel import Channel
 from locker.errors import ChannelClosedError, LostDescriptorsError, MessageError
 from locker.start import adopt_channel
 from store.errors import StoreError
-from store.files import delete_tree
+from store.files import delete_entry, delete_tree
 from store.hashes import HashAlgorithm, new_hasher
-from store.links import Links
+from store.links import Links, sweep_unused
 from store.nar.dump import dump
 from store.sealing.seal import Directories, SealError, seal_outputs
 from store.sharing import KnownInodes, Shared, share_files, write_inodes
 from store.worker.messages import (
     CODEC,
+    DeleteEntries,
+    DeleteEntriesReply,
     DeleteTree,
     DeleteTreeReply,
     Failure,
@@ -41,6 +43,8 @@ from store.worker.messages import (
     SealOutputsReply,
     ShareFiles,
     ShareFilesReply,
+    SweepLinks,
+    SweepLinksReply,
 )
 
 _BLOCK = 1 << 18
@@ -152,6 +156,25 @@ def _share(message: ShareFiles, fds: Sequence[int]) -> ShareFilesReply:
     return ShareFilesReply(shared.files, shared.size, tuple(shared.writable), failure)
 
 
+def _delete_entries(message: DeleteEntries, fds: Sequence[int]) -> DeleteEntriesReply:
+    directory, freed = _only(fds), 0
+    failure = None
+    for name in message.names:
+        try:
+            freed += delete_entry(directory, os.fsdecode(name)).size
+        except (StoreError, OSError) as error:
+            failure = failure or _failure(error)
+    return DeleteEntriesReply(freed, failure)
+
+
+def _sweep(_: SweepLinks, fds: Sequence[int]) -> SweepLinksReply:
+    try:
+        swept = sweep_unused(_only(fds))
+    except OSError as error:
+        return SweepLinksReply(0, 0, 0, _failure(error))
+    return SweepLinksReply(swept.removed, swept.freed, swept.saved, None)
+
+
 def _bytes_of(dirfd: int, name: str) -> Iterator[bytes]:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(name, flags, dir_fd=dirfd), "rb", buffering=0) as file:
@@ -187,5 +210,7 @@ HANDLERS: Mapping[type, Callable[[Any, Sequence[int]], object]] = {
     HashPath: _hash,
     IndexLinks: _index,
     ShareFiles: _share,
+    DeleteEntries: _delete_entries,
+    SweepLinks: _sweep,
 }
 """The messages that a worker accepts."""

@@ -193,6 +193,45 @@ class ShareFilesReply:
     failure: Failure | None
 
 
+@dataclass(frozen=True, slots=True)
+class DeleteEntries:
+    """Delete entries of a directory and all below them; descriptor: the directory.
+
+    Attributes:
+        names: The entries; they need not exist.
+    """
+
+    names: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteEntriesReply:
+    """What came of it: one that cannot be deleted keeps none of the others.
+
+    Attributes:
+        freed: How long the files were together that have no other name, in bytes.
+        failure: Why the first of those that could not be deleted is still there.
+    """
+
+    freed: int
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLinks:
+    """Remove deduplicated files that nothing uses; descriptor: their directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLinksReply:
+    """What came of it, as in `store.links.sweep_unused`."""
+
+    removed: int
+    freed: int
+    saved: int
+    failure: Failure | None
+
+
 CODEC = Codec(
     SealOutputs,
     SealOutputsReply,
@@ -204,5 +243,17 @@ CODEC = Codec(
     IndexLinksReply,
     ShareFiles,
     ShareFilesReply,
-    descriptors={SealOutputs: 3, DeleteTree: 1, HashPath: 1, IndexLinks: 2, ShareFiles: 3},
+    DeleteEntries,
+    DeleteEntriesReply,
+    SweepLinks,
+    SweepLinksReply,
+    descriptors={
+        SealOutputs: 3,
+        DeleteTree: 1,
+        HashPath: 1,
+        IndexLinks: 2,
+        ShareFiles: 3,
+        DeleteEntries: 1,
+        SweepLinks: 1,
+    },
 )

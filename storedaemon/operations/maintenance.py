@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Remembered failures, and what this daemon does not do yet."""
+"""Remembered failures."""
 
 from collections.abc import Sequence
 
-from store.errors import StoreError
 from store.paths import StorePath
 from storedaemon.operations.paths import entry
 from storedaemon.services import Services
@@ -28,8 +27,3 @@ async def clear_failed_paths(services: Services, _session: Session, paths: Seque
         for path in dict.fromkeys(paths)
     ]
     await services.database.clear_failed(asked)
-
-
-def not_supported(operation: str) -> StoreError:
-    """Make the error for an operation that this daemon does not do yet."""
-    return StoreError(f"operation {operation} is not supported yet", reason="not-supported")

@@ -13,9 +13,9 @@ from builder.directories import opened
 from builder.events import Level, Message
 from store.links import open_links
 from store.paths import StorePath
+from store.spreading import spread
 from store.units import show_bytes
 from store.worker.messages import ShareFilesReply
-from storedaemon.operations.spreading import spread
 from storedaemon.services import Services
 from storedaemon.session import Session
 

@@ -15,7 +15,7 @@ from store.contents import Content, ContentCheck
 from store.errors import StoreError
 from store.existence import Fate, Lost, check_existence
 from store.paths import StorePath
-from storedaemon.operations.spreading import spread
+from store.spreading import spread
 from storedaemon.services import Services
 from storedaemon.session import Session
 

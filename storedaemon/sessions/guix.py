@@ -225,8 +225,10 @@ class _Connection:
             raise ClientGoneError(f"it hung up during {self._session.operation}")
         return reply
 
-    async def _tell(self, event: BuildEvent) -> None:
-        frames = [self._wire.log(text) for text in render(event, self._audience)]
+    async def _tell(self, *events: BuildEvent) -> None:
+        frames = [
+            self._wire.log(text) for event in events for text in render(event, self._audience)
+        ]
         if frames:
             await send(self._sock, b"".join(frames))
 

@@ -8,13 +8,16 @@ what is done is in `storedaemon.operations`. Entry points: `HANDLERS`, `LONG`.
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from builder.errors import BuildError
 from builder.events import BuildEvent, BuildFailed, FailureKind
+from store.collection import Action, Event, Wish
+from storedaemon.garbage_texts import texts
 from storedaemon.operations import (
     additions,
     builds,
+    garbage,
     info,
     maintenance,
     optimisation,
@@ -27,9 +30,25 @@ from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.wire import messages as m
 
-Tell = Callable[[BuildEvent], Awaitable[None]]
+
+class Tell(Protocol):
+    """Tells the client of events, in order."""
+
+    async def __call__(self, *events: BuildEvent) -> None:
+        """Show them, as far as the client wants to see them."""
+
+
 Handler = Callable[[Services, Session, Any, Tell], Awaitable[m.Reply]]
 
+NO_LIMIT = 2**64 - 1
+"""What clients say for a limit when they want none."""
+
+_ACTIONS = {
+    m.GarbageAction.RETURN_LIVE: Action.LIST_LIVE,
+    m.GarbageAction.RETURN_DEAD: Action.LIST_DEAD,
+    m.GarbageAction.DELETE_DEAD: Action.DELETE_DEAD,
+    m.GarbageAction.DELETE_SPECIFIC: Action.DELETE_SPECIFIC,
+}
 _DONE = m.Done()
 _NO_REPLY = m.NoReply()
 _TRUE = m.Truth(value=True)
@@ -146,6 +165,23 @@ async def find_roots(services: Services, session: Session, _: Any, tell: Tell) -
     return m.RootsReply(tuple((root.link, root.item) for root in found))
 
 
+async def collect_garbage(
+    services: Services, session: Session, asked: m.CollectGarbage, tell: Tell
+) -> m.Reply:
+    """Answer CollectGarbage."""
+    paths = [services.directory.parse(path) for path in asked.paths]
+    limit = None if asked.max_freed == NO_LIMIT else asked.max_freed
+    wish = Wish(_ACTIONS[asked.action], paths, limit)
+
+    async def report(event: Event) -> None:
+        await tell(*texts(event, wish, services.layout.store))
+
+    done = await garbage.collect_garbage(
+        services, session, wish, report, ignore_liveness=asked.ignore_liveness
+    )
+    return m.GarbageReply(done.paths, done.freed)
+
+
 async def verify_store(
     services: Services, session: Session, asked: m.VerifyStore, tell: Tell
 ) -> m.Reply:
@@ -240,13 +276,6 @@ def _related(
     return handle
 
 
-def _unsupported(name: str) -> Handler:
-    async def handle(_: Services, __: Session, ___: Any, ____: Tell) -> m.Reply:
-        raise maintenance.not_supported(name)
-
-    return handle
-
-
 async def query_substitutable_path_info(
     services: Services, session: Session, asked: Any, _: Tell
 ) -> m.Reply:
@@ -293,7 +322,7 @@ HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
         m.BuiltinBuilders: builtin_builders,
         m.SubstituteURLs: substitute_urls,
         m.FindRoots: find_roots,
-        m.CollectGarbage: _unsupported("CollectGarbage"),
+        m.CollectGarbage: collect_garbage,
         m.OptimiseStore: optimise_store,
         m.VerifyStore: verify_store,
     }
@@ -304,6 +333,7 @@ LONG: frozenset[type[Any]] = frozenset(
     {
         m.BuildPaths,
         m.SyncWithGC,
+        m.CollectGarbage,
         m.QueryAllValidPaths,
         m.FindRoots,
         m.OptimiseStore,

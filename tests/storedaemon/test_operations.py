@@ -327,15 +327,6 @@ async def test_substitutes_are_off(services: Services, session: Session):
     assert await info.builtin_builders(services, session) == []
 
 
-def test_what_is_missing_is_called_by_name():
-    """The error has a reason for programs."""
-    error = maintenance.not_supported("CollectGarbage")
-    assert (error.message, error.reason) == (
-        "operation CollectGarbage is not supported yet",
-        "not-supported",
-    )
-
-
 # Builds
 
 

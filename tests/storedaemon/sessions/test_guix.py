@@ -131,22 +131,6 @@ def test_old_clients_are_served(daemon: RunningDaemon, version: int):
         assert caught.value.status == (1 if guix.minor(version) >= 8 else 0)
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        m.CollectGarbage(m.GarbageAction.RETURN_DEAD, (), ignore_liveness=False, max_freed=0),
-    ],
-)
-def test_what_is_not_done_yet_says_so_and_the_connection_goes_on(
-    client: GuixClient, request_: m.Request
-):
-    """The stream's position is kept, because the request is read all the same."""
-    name = type(request_).__name__
-    with pytest.raises(RequestFailedError, match=f"operation {name} is not supported yet"):
-        client.call(request_)
-    assert client.add_text("t", b"t")
-
-
 def test_a_client_of_another_protocol_is_cut_off(daemon: RunningDaemon):
     """It is told nothing, since it would not understand."""
     with daemon.connect_guix() as sock:

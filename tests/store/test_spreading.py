@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from storedaemon.operations.spreading import spread
+from store.spreading import spread
 
 Listener = Callable[[trio.MemoryReceiveChannel[int]], Awaitable[None]]
 Work = Callable[[int], Awaitable[int]]
