@@ -6,8 +6,8 @@ What it leaves on disk is for others to judge; here it only counts how it exited
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
 import trio
@@ -17,7 +17,9 @@ from builder.errors import BuildError
 from builder.events import BuildLog, BuildStarted, FailureKind
 from builder.jobs import Job, JobState
 from builder.logfile import LogFile
+from builder.network import Network
 from builder.spawner.client import SpawnedProcess, Spawner
+from builder.uplink import Gate, UplinkError
 from builder.watch import Limits, Watch
 from reaper.process import ExitStatus
 
@@ -29,12 +31,16 @@ class Attempt:
     Attributes:
         job: For whom.
         container: What is run.
+        network: What network is brought into it.
+        store: The store, where the program may lie that brings it.
         log: Where the output goes; None to keep none.
         limits: What the builder may do.
     """
 
     job: Job
     container: Container
+    network: Network
+    store: str
     log: LogFile | None
     limits: Limits
 
@@ -46,20 +52,51 @@ class Attempt:
 
         Raises:
             SpawnError: The container could not be set up, or the builder not executed.
-            BuildError: The builder broke a limit.
+            BuildError: The builder broke a limit, or has not got its network.
         """
-        with _pipe() as (output, end):
+        with _pipe() as (output, end), self._gate() as gate:
             try:
-                spawned = await spawner.spawn(self.container, stdout_fd=end)
+                inner = gate.inner if gate else None
+                spawned = await spawner.spawn(self.container, stdout_fd=end, more_fd=inner)
             finally:
                 os.close(end)
             try:
-                await spawned.setup
-                self._announce(spawned)
-                return await self._watch(spawned, output)
+                async with self._connected(gate, spawner, spawned):
+                    await spawned.setup
+                    self._announce(spawned)
+                    return await self._watch(spawned, output)
             finally:
+                spawned.setup.close()
                 with trio.CancelScope(shield=True):
                     await self._end(spawned)
+
+    @contextmanager
+    def _gate(self) -> Iterator[Gate | None]:
+        if not self.container.awaits_network:
+            yield None
+            return
+        gate = Gate(self.network, self.store)
+        try:
+            yield gate
+        finally:
+            gate.close()
+
+    @asynccontextmanager
+    async def _connected(
+        self, gate: Gate | None, spawner: Spawner, spawned: SpawnedProcess
+    ) -> AsyncIterator[None]:
+        """Have the network that the builder awaits, if it does, while inside."""
+        if gate is None:
+            yield
+            return
+        gate.close_inner()
+        try:
+            async with gate.open(spawner, spawned.process):
+                yield
+        except UplinkError as error:
+            raise BuildError(
+                f"no network for `{self.job.path}': {error}", FailureKind.TRANSIENT
+            ) from error
 
     def _announce(self, spawned: SpawnedProcess) -> None:
         job = self.job

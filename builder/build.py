@@ -27,11 +27,12 @@ from builder.directories import (
     write_files,
 )
 from builder.errors import BuildError
-from builder.events import BuildSucceeded, FailureKind, UnsupportedPlatform
+from builder.events import BuildSucceeded, FailureKind, Level, Message, UnsupportedPlatform
 from builder.inputs import closure_of, direct_inputs
 from builder.jobs import Job, JobState
 from builder.keeping import Keeper
 from builder.logfile import LogFile
+from builder.network import Network, choose, survey
 from builder.options import BuildSettings
 from builder.plan import BuildPlan, Host, container_for
 from builder.references_graph import graph_requests, graph_text
@@ -209,10 +210,12 @@ class Builder:
     ) -> bool:
         """Run the builder to its end; tell False where it has to be tried without a view."""
         write_files(directories.workplace.build, await self._graphs(job))
-        container = self._container(self._plan(job, directories, inputs, user))
+        plan = self._plan(job, directories, inputs, user)
+        container = self._container(plan)
         log = self.open_log(job)
         try:
-            attempt = Attempt(job, container, log, self.limits(job))
+            store = self._shop.layout.store
+            attempt = Attempt(job, container, plan.network, store, log, self.limits(job))
             status = await attempt.run(self._shop.spawner)
         except SpawnError as error:
             if self._views.were_refused(error):
@@ -241,7 +244,22 @@ class Builder:
             user=user,
             isolated=self._shop.settings.use_chroot,
             cores=job.options.cores,
+            network=self._network(job),
         )
+
+    def _network(self, job: Job) -> Network:
+        settings = self._shop.settings
+        if not (job.derivation.is_fixed_output and settings.use_chroot):
+            return Network()
+        path = self._shop.host.environment.get("PATH")
+        network = choose(
+            settings.fixed_output_network,
+            survey(settings.slirp4netns, path),
+            host_loopback=settings.host_loopback,
+        )
+        if network.warning:
+            job.audience.tell(Message(network.warning, Level.ERROR))
+        return network
 
     def open_log(self, job: Job) -> LogFile | None:
         """Create the log file of a build; None if logs are not kept."""

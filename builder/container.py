@@ -57,6 +57,7 @@ __all__ = [
     "StoreView",
     "Symlink",
     "Tmpfs",
+    "UplinkIdentity",
     "arrange",
 ]
 
@@ -132,7 +133,21 @@ class SameIdentity:
     """Whoever the spawner is, as without build users and without a container."""
 
 
-Identity = HostIdentity | GuestIdentity | SameIdentity
+@dataclass(frozen=True, slots=True)
+class UplinkIdentity:
+    """Whoever the spawner is, with the capabilities that bring a network into a container.
+
+    Without privileges they come from the user namespace of that container, which this one
+    then joins; it cannot have a PID namespace of its own in that case.
+
+    Attributes:
+        pid: The first process of the container that waits for its network.
+    """
+
+    pid: int
+
+
+Identity = HostIdentity | GuestIdentity | SameIdentity | UplinkIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +247,10 @@ class Container:
         sacrifice: Whether the kernel, out of memory, ends this process before others.
         filter_system_calls: Whether set-id bits, extended attributes and io_uring are
             out of reach.
+        awaits_network: Whether it waits, before the program is executed, until somebody has
+            brought an interface into its network; see `Spawner.spawn`.
+        loopback: Whether what it then sends to 127.0.0.1 stays in its network, rather than
+            leave by that interface.
     """
 
     command: Command
@@ -245,6 +264,8 @@ class Container:
     limits: tuple[Limit, ...] = ()
     sacrifice: bool = True
     filter_system_calls: bool = True
+    awaits_network: bool = False
+    loopback: bool = True
 
     def __post_init__(self) -> None:
         isolated = set(self.namespaces) - {Namespace.NETWORK}
@@ -254,6 +275,10 @@ class Container:
             raise ValueError("a network namespace needs the others too")
         if not isolated and isinstance(self.identity, GuestIdentity):
             raise ValueError("a user namespace needs the other namespaces too")
+        if self.awaits_network and Namespace.NETWORK not in self.namespaces:
+            raise ValueError("a network can be brought only into a namespace of its own")
+        if isinstance(self.identity, UplinkIdentity) and Namespace.NETWORK in self.namespaces:
+            raise ValueError("what brings a network must be in the one that it brings")
         self._check_operations()
         for name in (self.host_name, self.domain_name):
             if len(name.encode()) > MAX_HOST_NAME:

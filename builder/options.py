@@ -4,6 +4,8 @@
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from builder.network import NetworkMode
+
 
 class BuildMode(Enum):
     """The numbers are those of BuildPaths in the worker protocol."""
@@ -73,6 +75,9 @@ class BuildSettings:
         build_directory: The parent of build directories.
         impersonate_linux_26: Whether 64-bit builders see a kernel 2.6.
         deduplicate: Whether equal files of the store share one inode.
+        fixed_output_network: What network fixed outputs get.
+        host_loopback: Whether they get to services on the host's loopback interface.
+        slirp4netns: The program of that name, looked for on PATH unless it is a file name.
     """
 
     system: str
@@ -88,3 +93,6 @@ class BuildSettings:
     build_directory: str = "/tmp"  # noqa: S108 - the directory whose name builders see
     impersonate_linux_26: bool = False
     deduplicate: bool = True
+    fixed_output_network: NetworkMode = NetworkMode.AUTO
+    host_loopback: bool = True
+    slirp4netns: str = "slirp4netns"

@@ -7,7 +7,7 @@ own that also takes its outputs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from builder.container import (
     ALL_NAMESPACES,
@@ -23,6 +23,7 @@ from builder.container import (
     GuestIdentity,
     HostIdentity,
     Identity,
+    Namespace,
     Operation,
     Proc,
     PseudoTerminals,
@@ -32,16 +33,11 @@ from builder.container import (
     arrange,
 )
 from builder.environment import builder_environment
+from builder.network import HOSTS, Network, Reach, files
 from builder.platforms import Machine
 from builder.users import BuildUser
 from store.derivations import Derivation
 from store.paths import StorePath
-
-HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
-"""What names mean in a container without a network."""
-
-NETWORK_FILES = ("/etc/services", "/etc/nsswitch.conf", "/etc/hosts", "/etc/resolv.conf")
-"""Files of the host that fixed-output builders see: downloads name hosts and services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +98,7 @@ class BuildPlan:
         user: As whom; None for the daemon's own user, in a user namespace.
         isolated: Whether in a container.
         cores: How many processors it is told to use; 0 for all.
+        network: What network it gets, in a container.
     """
 
     derivation: Derivation
@@ -111,6 +108,7 @@ class BuildPlan:
     user: BuildUser | None
     isolated: bool
     cores: int
+    network: Network = field(default_factory=Network)
 
 
 def container_for(plan: BuildPlan, host: Host) -> Container:
@@ -119,11 +117,20 @@ def container_for(plan: BuildPlan, host: Host) -> Container:
         command=_command(plan, host),
         identity=_identity(plan),
         operations=arrange(_operations(plan, host)) if plan.isolated else (),
-        namespaces=ALL_NAMESPACES if plan.isolated else (),
+        namespaces=_namespaces(plan),
+        loopback=not plan.network.host_loopback,
+        awaits_network=plan.isolated and plan.network.reach is Reach.UPLINK,
         personality=host.machine.personality(
             plan.derivation.system, impersonate_linux_26=host.impersonate_linux_26
         ),
     )
+
+
+def _namespaces(plan: BuildPlan) -> tuple[Namespace, ...]:
+    if not plan.isolated:
+        return ()
+    shared = Namespace.NETWORK if plan.network.reach is Reach.HOST else None
+    return tuple(each for each in ALL_NAMESPACES if each is not shared)
 
 
 def _command(plan: BuildPlan, host: Host) -> Command:
@@ -194,7 +201,7 @@ def _files(plan: BuildPlan) -> Iterator[Operation]:
     yield File("/etc/passwd", _passwd(uid, gid), 0o644)
     yield File("/etc/group", f"nixbld:!:{gid}:\n".encode(), 0o644)
     if plan.derivation.is_fixed_output:
-        yield from (Bind(path, path, optional=True) for path in NETWORK_FILES)
+        yield from files(plan.network)
     else:
         yield File("/etc/hosts", HOSTS, 0o644)
 

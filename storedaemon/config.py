@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from builder.network import NetworkMode
 from builder.options import BuildSettings, LogCompression
 from store.errors import StoreError
 from store.layout import Layout
@@ -58,6 +59,9 @@ class Config:
     workers: int
     chroot_directories: tuple[str, ...]
     disable_chroot: bool
+    fixed_output_network: NetworkMode
+    isolate_host_loopback: bool
+    slirp4netns: str
     timeout: int
     max_silent_time: int
     rounds: int
@@ -66,7 +70,6 @@ class Config:
     discover: bool
     gc_keep_outputs: bool
     gc_keep_derivations: bool
-    isolate_host_loopback: bool
     log_compression: LogCompression
     lose_logs: bool
     max_log_size: int
@@ -124,6 +127,9 @@ def build_settings(config: Config, system: str) -> BuildSettings:
         build_directory=config.build_directory,
         impersonate_linux_26=config.impersonate_linux_26,
         deduplicate=not config.disable_deduplication,
+        fixed_output_network=config.fixed_output_network,
+        host_loopback=not config.isolate_host_loopback,
+        slirp4netns=config.slirp4netns,
     )
 
 
@@ -185,6 +191,7 @@ def make_config(sources: Sequence[Source]) -> Config:
     }
     complete |= _derived(complete)
     complete["log_compression"] = LogCompression(complete["log_compression"])
+    complete["fixed_output_network"] = NetworkMode(complete["fixed_output_network"])
     return Config(**complete)
 
 

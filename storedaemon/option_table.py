@@ -8,6 +8,7 @@ line. How values are merged and checked is `storedaemon.config`'s business.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from builder.network import NetworkMode
 from builder.options import LogCompression
 
 DEFAULT_STATE = "/var/guix"
@@ -158,6 +159,20 @@ OPTIONS: tuple[Option, ...] = (
         field="chroot_directories",
     ),
     _flag("disable-chroot", "run builds without a container"),
+    _choice(
+        "fixed-output-network",
+        "what network downloads have; auto is slirp4netns where that is installed, else none",
+        "auto",
+        *NetworkMode,
+    ),
+    _flag("isolate-host-loopback", "keep builds that may use the network from this machine's own"),
+    Option(
+        "slirp4netns",
+        ValueType.TEXT,
+        "the program slirp4netns (found on PATH)",
+        "FILE",
+        "slirp4netns",
+    ),
     _number("timeout", "end a build after that many seconds; 0 means never", 86400, "SECONDS"),
     _number(
         "max-silent-time",
@@ -179,7 +194,6 @@ OPTIONS: tuple[Option, ...] = (
         "gc-keep-outputs", "the collector keeps the outputs of live derivations", default=False
     ),
     _switch("gc-keep-derivations", "the collector keeps the derivers of live items", default=True),
-    _flag("isolate-host-loopback", "keep builds that may use the network from this machine's own"),
     _choice("log-compression", "how build logs are stored", "gzip", *LogCompression),
     _flag("lose-logs", "keep no build logs"),
     _number("max-log-size", "end a build whose log grows beyond it; 0 means never", 0, "BYTES"),

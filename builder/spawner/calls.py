@@ -16,8 +16,13 @@ from types import EllipsisType
 from typing import NamedTuple
 
 from builder.spawner import _launch
-from builder.spawner.identity import CAPABILITY_HEADER, NO_CAPABILITIES, PR_CAPBSET_DROP
-from builder.spawner.kit import Kit
+from builder.spawner.identity import (
+    CAPABILITY_HEADER,
+    NO_CAPABILITIES,
+    PR_CAPBSET_DROP,
+    UPLINK_CAPABILITIES,
+)
+from builder.spawner.kit import Filter, Kit
 from builder.spawner.root import MACHINE_ENTRIES, PROC_FLAGS
 from builder.spawner.script import Script
 from builder.spawner.syscalls import CLOSE_RANGE_CLOEXEC, MS_BIND, MS_RDONLY, MS_REMOUNT
@@ -27,6 +32,7 @@ _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _UMASK = 0o022
 _ALL_DESCRIPTORS = 0xFFFFFFFF
 _AT_ONCE = bytes(16)  # struct timespec
+KEPT_DESCRIPTOR = 3
 _RESULT = ...  # of the call before
 
 Argument = int | bytes | bytearray | tuple[bytes, ...] | EllipsisType | None
@@ -34,11 +40,16 @@ Argument = int | bytes | bytearray | tuple[bytes, ...] | EllipsisType | None
 
 
 class Channels(NamedTuple):
-    """Descriptors for a builder: standard input or -1, output and error, the status pipe."""
+    """Descriptors for a builder: standard input, output and error, the status pipe, and more.
+
+    That is the gate for what awaits its network, and the network for what brings it. It and
+    standard input are -1 where there are none.
+    """
 
     stdin: int
     stdout: int
     status: int
+    more: int = -1
 
 
 class Call(NamedTuple):
@@ -107,6 +118,7 @@ def plan(kit: Kit, script: Script, path: bytes, channels: Channels) -> list[Call
     environment = tuple(b"%s=%s" % pair for pair in script.environment)
     return [
         *_session(kit, channels),
+        *_keep(script, channels),
         *_circumstances(kit, script),
         Call("directory", "chdir", (script.directory,)),
         *_identity(kit, script),
@@ -154,6 +166,12 @@ def _session(kit: Kit, channels: Channels) -> Iterator[Call]:
     yield Call("session", "dup3", (channels.stdout, 2, 0))
 
 
+def _keep(script: Script, channels: Channels) -> Iterator[Call]:
+    if script.uplink is not None:
+        # The number is that of the spawner's own channel, so nothing that is needed has it.
+        yield Call("session", "dup3", (channels.more, KEPT_DESCRIPTOR, 0))
+
+
 def _circumstances(kit: Kit, script: Script) -> Iterator[Call]:
     for number, soft, hard in script.limits:
         limit = struct.pack("=QQ", soft % (1 << 64), hard % (1 << 64))  # -1 is no limit
@@ -166,9 +184,8 @@ def _circumstances(kit: Kit, script: Script) -> Iterator[Call]:
 
 
 def _identity(kit: Kit, script: Script) -> Iterator[Call]:
-    if script.guest is not None:
-        for number in range(kit.last_capability + 1):
-            yield Call("identity", "prctl", (PR_CAPBSET_DROP, number, 0, 0, 0))
+    for number in _capabilities_to_lose(kit, script):
+        yield Call("identity", "prctl", (PR_CAPBSET_DROP, number, 0, 0, 0))
     yield Call("identity", "umask", (_UMASK,))
     if script.ids is not None:
         uid, gid, groups = script.ids
@@ -179,8 +196,18 @@ def _identity(kit: Kit, script: Script) -> Iterator[Call]:
         # A launched process still has the spawner's memory, which is nothing for others with
         # that id. The kernel sees to it, too, unless fs.suid_dumpable is 1.
         yield Call("identity", "prctl", (_PR_SET_DUMPABLE, 0, 0, 0, 0))
-    yield Call("identity", "capset", (CAPABILITY_HEADER, NO_CAPABILITIES))
+    if script.uplink is None:
+        yield Call("identity", "capset", (CAPABILITY_HEADER, NO_CAPABILITIES))
     yield Call("identity", "prctl", (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def _capabilities_to_lose(kit: Kit, script: Script) -> Sequence[int]:
+    """Give those that the bounding set still has, and that the program must never gain."""
+    if script.uplink is not None:
+        return ()
+    if script.guest is not None:
+        return range(kit.last_capability + 1)
+    return UPLINK_CAPABILITIES if kit.privileged else ()
 
 
 def _bond(status: int) -> Iterator[Call]:
@@ -194,9 +221,15 @@ def _bond(status: int) -> Iterator[Call]:
 def _confinement(kit: Kit, script: Script) -> Iterator[Call]:
     if kit.landlock >= 0:
         yield Call("landlock", "landlock_restrict_self", (kit.landlock, 0))
-    yield Call("descriptors", "close_range", (3, _ALL_DESCRIPTORS, CLOSE_RANGE_CLOEXEC))
+    first = 3 if script.uplink is None else KEPT_DESCRIPTOR + 1
+    yield Call("descriptors", "close_range", (first, _ALL_DESCRIPTORS, CLOSE_RANGE_CLOEXEC))
     if script.filtered:
-        if kit.filter is None:
-            raise OSError(errno.ENOSYS, "no filter is known for this machine")
-        arguments = _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, kit.filter.address, 0, 0
-        yield Call("seccomp", "prctl", arguments)
+        address = _filter(kit, script).address
+        yield Call("seccomp", "prctl", (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, address, 0, 0))
+
+
+def _filter(kit: Kit, script: Script) -> Filter:
+    chosen = kit.filter if script.uplink is None else kit.uplink_filter
+    if chosen is None:
+        raise OSError(errno.ENOSYS, "no filter is known for this machine")
+    return chosen

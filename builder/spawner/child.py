@@ -9,6 +9,7 @@ Entry points: `Setup`; `run` for a process that must not return to the spawner's
 `report`.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,6 +40,10 @@ class Setup:
             self.step = "user-namespace"
             gid_map = b"" if guest.more_gids else guest.gid_map
             identity.map_ids(guest.uid_map, gid_map, self._kit.proc)
+        uplink = self._script.uplink
+        if uplink is not None and uplink.joins:
+            self.step = "user-namespace"
+            identity.join(uplink.pid, self._kit.proc)
         if self._script.isolated:
             self.step = "private-mounts"
             root.detach_from_host()
@@ -69,6 +74,23 @@ class Setup:
         self.step = "enter-root"
         root.enter_root(self._root, script.root_mode)
 
+    def announce(self, gate: int) -> None:
+        """Tell that the network can be brought."""
+        self.step = "network"
+        os.write(gate, b"\n")
+
+    def await_network(self, gate: int) -> None:
+        """Wait until the network has been brought.
+
+        Raises:
+            OSError: Nobody is going to.
+        """
+        self.step = "network"
+        if not os.read(gate, 1):
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
+        if not self._script.loopback:
+            network.route_loopback(self._kit.proc)
+
     def close(self) -> None:
         """Close what was opened, in a process that goes on."""
         if self._root >= 0:
@@ -96,7 +118,7 @@ class Setup:
         guest = self._script.guest
         if guest is not None and guest.lock_mounts:
             self.step = "lock-mounts"
-            identity.lock_mounts(self._kit.proc)
+            identity.lock_mounts(guest.locked_uid_map, guest.locked_gid_map, self._kit.proc)
 
     def failure(self, error: Exception) -> SetupFailure:
         """Describe what went wrong."""

@@ -226,7 +226,12 @@ class Spawner:
                 pending.settle(error=_setup_error(pending.container, failure))
 
     async def spawn(
-        self, container: Container, *, stdout_fd: int, stdin_fd: int | None = None
+        self,
+        container: Container,
+        *,
+        stdout_fd: int,
+        stdin_fd: int | None = None,
+        more_fd: int | None = None,
     ) -> SpawnedProcess:
         """Have a container started.
 
@@ -234,6 +239,10 @@ class Spawner:
             container: What to start.
             stdout_fd: What becomes its standard output and error; remains the caller's.
             stdin_fd: What becomes its standard input, ``/dev/null`` if None.
+            more_fd: Where the container awaits its network, one end of a pair of sockets, the
+                gate: an octet comes once its namespaces exist, and one is to be sent when the
+                network is there. With an `UplinkIdentity`, what the program gets as
+                descriptor 3. It remains the caller's.
 
         Returns:
             The process; await its `setup` next. A process whose caller is cancelled here is
@@ -247,7 +256,10 @@ class Spawner:
         try:
             os.set_blocking(reader, False)
             try:
-                pending = await self._request(container, (stdout_fd, writer), stdin_fd)
+                fds = [fd for fd in (stdin_fd, more_fd) if fd is not None]
+                pending = await self._request(
+                    container, (stdout_fd, writer, *fds), has_stdin=stdin_fd is not None
+                )
             finally:
                 os.close(writer)
             process = await self._reply(pending)
@@ -257,15 +269,15 @@ class Spawner:
         return SpawnedProcess(process, Setup(container, process, reader))
 
     async def _request(
-        self, container: Container, fds: tuple[int, int], stdin_fd: int | None
+        self, container: Container, fds: tuple[int, ...], *, has_stdin: bool
     ) -> _Pending:
         if self._gone:
             raise SpawnerGoneError
         number, self._next_number = self._next_number, self._next_number + 1
         pending = self._pending[number] = _Pending(container, self._monitor.expecting())
-        request = SpawnRequest(number, container, stdin_fd is not None)
+        request = SpawnRequest(number, container, has_stdin)
         try:
-            await self._channel.send(request, fds if stdin_fd is None else (*fds, stdin_fd))
+            await self._channel.send(request, fds)
         except BaseException as error:
             self._pending.pop(number, None)
             pending.settle()

@@ -6,19 +6,31 @@ itself. More groups need capabilities in the namespace above, which only a proce
 has: the spawner for the first namespace, a short-lived helper for the one that locks
 mounts.
 
-Entry points: `map_ids`, `map_groups`, `lock_mounts`; `drop_bounding_set`, `clear_ambient`.
+Entry points: `map_ids`, `map_groups`, `lock_mounts`, `join`; `drop_bounding_set`,
+`clear_ambient`.
 """
 
 import os
 import struct
 from contextlib import suppress
 
-from builder.spawner.syscalls import CLONE_NEWNS, CLONE_NEWUSER, prctl, unshare
+from builder.spawner.syscalls import (
+    CLONE_NEWIPC,
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    prctl,
+    setns,
+    unshare,
+)
 
 PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
 NO_CAPABILITIES = bytes(24)
+UPLINK_CAPABILITIES = (8, 10, 12, 21)
+"""CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_SYS_ADMIN: what slirp4netns
+needs to join a network namespace, to make an interface there, and to confine itself."""
 _GO = b"\n"
 _NEWGIDMAP = "newgidmap"
 
@@ -35,10 +47,12 @@ def last_capability() -> int:
 def drop_bounding_set(last: int) -> None:
     """Keep what this process executes from ever gaining a capability; it keeps its own.
 
+    Those of `UPLINK_CAPABILITIES` remain; builders drop them by themselves.
+
     Raises:
         PermissionError: It has no CAP_SETPCAP.
     """
-    for number in range(last + 1):
+    for number in set(range(last + 1)).difference(UPLINK_CAPABILITIES):
         prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
@@ -112,21 +126,38 @@ def _run_newgidmap(pid: int, gid_map: bytes) -> bool:
     return os.waitpid(helper, 0)[1] == 0
 
 
-def lock_mounts(proc: int) -> None:
+def lock_mounts(uid_map: bytes, gid_map: bytes, proc: int) -> None:
     """Enter a second user namespace and mount namespace, in which mounts cannot be undone.
 
     Mounts that a mount namespace takes over from one of another user namespace are locked
-    together; see mount_namespaces(7). All ids keep their numbers.
+    together; see mount_namespaces(7). Groups beyond the first keep their numbers.
+
+    Args:
+        uid_map: The user of the second namespace, by that of the first.
+        gid_map: Likewise for the first group.
+        proc: A descriptor of ``/proc``.
     """
-    uid = os.getuid()
-    gids = [line.split()[0] for line in _read_own(b"gid_map", proc).splitlines()]
-    gid_map = b"".join(b"%s %s 1\n" % (gid, gid) for gid in gids)
-    if len(gids) > 1:
-        _enter_with_helper(gid_map, proc)
+    _, *more = [line.split()[0] for line in _read_own(b"gid_map", proc).splitlines()]
+    if more:
+        _enter_with_helper(gid_map + b"".join(b"%s %s 1\n" % (gid, gid) for gid in more), proc)
         gid_map = b""
     else:
         unshare(CLONE_NEWUSER | CLONE_NEWNS)
-    map_ids(b"%d %d 1\n" % (uid, uid), gid_map, proc)
+    map_ids(uid_map, gid_map, proc)
+
+
+def join(pid: int, proc: int) -> None:
+    """Enter the user namespace of a process, and make other namespaces in it.
+
+    Raises:
+        OSError: The process is gone, or its namespace is another user's.
+    """
+    fd = os.open(b"%d/ns/user" % pid, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        setns(fd, CLONE_NEWUSER)
+    finally:
+        os.close(fd)
+    unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)
 
 
 def _enter_with_helper(gid_map: bytes, proc: int) -> None:

@@ -7,6 +7,7 @@ Entry point: `Kit`.
 import ctypes
 import os
 import struct
+from collections.abc import Callable
 
 from builder.container import DEVICES
 from builder.spawner.identity import last_capability
@@ -14,6 +15,7 @@ from builder.spawner.landlock import make_ruleset
 from builder.spawner.mounts import DeviceTemplate, make_device_template
 from builder.spawner.network import LoopbackMessage
 from builder.spawner.seccomp import filter_for
+from builder.spawner.uplink_filter import uplink_filter_for
 
 
 class Filter:
@@ -36,7 +38,9 @@ class Kit:
     Attributes:
         proc: A descriptor of the host's ``/proc``.
         dev: Of its ``/dev``.
+        privileged: Whether this is root.
         filter: The filter of system calls, None on a machine that has none.
+        uplink_filter: Likewise for what brings a network.
         landlock: The descriptor of a ruleset, or -1.
         devices: The device directory most containers have, where it can be copied.
         loopback: The request that brings up the loopback interface.
@@ -47,15 +51,17 @@ class Kit:
         self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
         self.dev = os.open("/dev", os.O_PATH | os.O_DIRECTORY)
         self.loopback = LoopbackMessage()
-        self.filter = _filter()
+        self.privileged = os.geteuid() == 0
+        self.filter = _filter(filter_for)
+        self.uplink_filter = _filter(uplink_filter_for)
         self.landlock = make_ruleset()
         self.devices: DeviceTemplate | None = make_device_template(_usual_devices())
         self.last_capability = last_capability()
 
 
-def _filter() -> Filter | None:
+def _filter(assemble_for: Callable[[str], bytes]) -> Filter | None:
     try:
-        return Filter(filter_for(os.uname().machine))
+        return Filter(assemble_for(os.uname().machine))
     except ValueError:
         return None
 

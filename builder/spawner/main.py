@@ -35,9 +35,9 @@ def main() -> None:
         os.umask(0)  # containers state exact modes
         clear_ambient()
         kit = Kit()
-        if privileged := os.geteuid() == 0:
+        if kit.privileged:
             drop_bounding_set(kit.last_capability)
-        spawner = Spawner(channel, kit, Home() if privileged else None)
+        spawner = Spawner(channel, kit, Home() if kit.privileged else None)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -81,7 +81,7 @@ class Spawner:
         try:
             if script.network:
                 self._kit.loopback.get()
-            if script.network and script.guest is None and self._enter_room():
+            if _fits_a_room(script) and self._enter_room():
                 pid, pidfd = self._let_room(script, setup, channels)
             else:
                 pid, pidfd = self._build_house(script, setup, channels)
@@ -131,7 +131,9 @@ class Spawner:
         if self._home is not None:
             self._home.return_home()
         flags = namespace_flags(
-            isolated=script.isolated, network=script.network, user=script.guest is not None
+            isolated=script.isolated and not (script.uplink and script.uplink.joins),
+            network=script.network,
+            user=script.guest is not None,
         )
         mapped, tell = os.pipe() if script.guest and script.guest.more_gids else (-1, -1)
         try:
@@ -155,6 +157,11 @@ class Spawner:
             os.write(tell, b"\n")
 
 
+def _fits_a_room(script: Script) -> bool:
+    """Tell whether it may be launched; the spawner stands still until that has its program."""
+    return script.network and script.guest is None and not script.gated
+
+
 def _do_all(script: Script, setup: Setup, channels: Channels, pipe: tuple[int, int]) -> None:
     setup.step = "user-namespace"
     mapped, tell = pipe
@@ -163,10 +170,14 @@ def _do_all(script: Script, setup: Setup, channels: Channels, pipe: tuple[int, i
         if not os.read(mapped, 1):
             raise PermissionError(errno.EPERM, "the groups could not be mapped")
     setup.detach()
+    if script.gated:
+        setup.announce(channels.more)
     if script.isolated:
         setup.furnish()
         setup.mount_procs()
         setup.leave_host()
+    if script.gated:
+        setup.await_network(channels.more)
     calls = setup.plan(channels)
     setup.lock_mounts()
     setup.carry_out(calls)
@@ -178,4 +189,5 @@ def _disregard(_number: int, _frame: object) -> None:
 
 def _channels(request: SpawnRequest, fds: tuple[int, ...]) -> Channels:
     stdout, status, *rest = fds
-    return Channels(rest[0] if request.has_stdin else -1, stdout, status)
+    stdin = rest.pop(0) if request.has_stdin else -1
+    return Channels(stdin, stdout, status, *rest)

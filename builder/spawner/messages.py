@@ -2,8 +2,9 @@
 """What the daemon and the spawner say to each other.
 
 Beside a `SpawnRequest` go the descriptors of the container: standard output and error
-in one, the write end of the status pipe, and standard input if there is one. Beside a
-`Spawned` goes a pidfd. The status pipe belongs to one container: its end is closed by
+in one, the write end of the status pipe, standard input if there is one, and one more if
+it awaits or brings a network. Beside a `Spawned` goes a pidfd. The status pipe belongs to
+one container: its end is closed by
 the exec that succeeds; otherwise a `SetupFailure` is in it.
 """
 
@@ -55,5 +56,5 @@ class SpawnRefused:
     failure: SetupFailure
 
 
-CODEC = Codec(SpawnRequest, Spawned, SpawnRefused, descriptors={SpawnRequest: 3, Spawned: 1})
+CODEC = Codec(SpawnRequest, Spawned, SpawnRefused, descriptors={SpawnRequest: 4, Spawned: 1})
 STATUS_CODEC = Codec(SetupFailure)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The network of a container: its loopback interface, brought up.
+"""The network of a container: its loopback interface, brought up or done without.
 
 The netlink message comes from pyroute2. Importing that takes 0.15 s and 25 MB, which
 every later fork would pay for, so a forked process of the spawner imports it, encodes
 the message and ends; a container only sends those bytes.
 
-Entry points: `LoopbackMessage` in the spawner, `bring_up` in a container.
+Entry points: `LoopbackMessage` in the spawner, `bring_up` or `route_loopback` in a container.
 """
 
+import fcntl
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ import prctl
 
 _LOOPBACK_INDEX = 1  # the first interface of every new network namespace
 _NLMSG_ERROR = 2
+_SIOCSIFFLAGS, _SIOCSIFADDR = 0x8914, 0x8916
+_AF_INET = int(socket.AF_INET)
 _ACKNOWLEDGEMENT = struct.Struct("=IHHIIi")  # struct nlmsghdr, then the error number
 
 
@@ -87,3 +90,23 @@ def bring_up(message: bytes) -> None:
     _, kind, _, _, _, code = _ACKNOWLEDGEMENT.unpack_from(answer)
     if kind != _NLMSG_ERROR or code:
         raise OSError(-code, os.strerror(-code))
+
+
+def route_loopback(proc: int) -> None:
+    """Let packets for 127.0.0.1 leave by another interface, and their answers come in.
+
+    slirp4netns has brought up the loopback interface together with its own. Without its
+    address, which outlasts that it is taken down, 127.0.0.1 is like any other.
+
+    Args:
+        proc: A descriptor of a ``/proc``, whose ``sys/net`` shows the reader's own network.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFADDR, struct.pack("=16sHHI16x", b"lo", _AF_INET, 0, 0))
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("=16sH22x", b"lo", 0))
+    path = b"sys/net/ipv4/conf/all/route_localnet"
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        os.write(fd, b"1")
+    finally:
+        os.close(fd)

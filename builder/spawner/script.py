@@ -26,6 +26,7 @@ from builder.container import (
     StoreView,
     Symlink,
     Tmpfs,
+    UplinkIdentity,
 )
 from builder.spawner.syscalls import (
     MOUNT_ATTR_NODEV,
@@ -49,14 +50,27 @@ _Furniture = (
 class Guest(NamedTuple):
     """The maps of a user namespace, as the kernel takes them.
 
-    `is_root` says that the guest's user is root outside.
+    `locked_uid_map` and `locked_gid_map` are those of the second user namespace, which locks
+    mounts. `is_root` says that the guest's user is root outside.
     """
 
     uid_map: bytes
     gid_map: bytes
     more_gids: bytes
     lock_mounts: bool
+    locked_uid_map: bytes
+    locked_gid_map: bytes
     is_root: bool
+
+
+class Uplink(NamedTuple):
+    """What brings a network to the container of a process.
+
+    `joins` says that its user namespace is to be joined, for there is no other privilege.
+    """
+
+    pid: int
+    joins: bool
 
 
 class Script(NamedTuple):
@@ -68,6 +82,9 @@ class Script(NamedTuple):
 
     isolated: bool
     network: bool
+    loopback: bool
+    gated: bool
+    uplink: Uplink | None
     root: bytes | None
     root_mode: int
     steps: tuple[Step, ...]
@@ -95,6 +112,9 @@ def translate(container: Container) -> Script:
     return Script(
         isolated=container.isolated,
         network="network" in container.namespaces,
+        loopback=container.loopback,
+        gated=container.awaits_network,
+        uplink=_uplink(identity),
         root=None if container.root.path is None else os.fsencode(container.root.path),
         root_mode=container.root.mode,
         steps=tuple(_step(i, at) for at, i in enumerate(operations) if not isinstance(i, Proc)),
@@ -106,7 +126,7 @@ def translate(container: Container) -> Script:
         limits=tuple((i.resource, i.soft, i.hard) for i in container.limits),
         sacrifice=container.sacrifice,
         ids=_ids(identity),
-        guest=_guest(identity),
+        guest=_guest(identity, gated=container.awaits_network),
         filtered=container.filter_system_calls,
         program=command.program,
         beneath=None if command.beneath is None else os.fsencode(command.beneath),
@@ -121,14 +141,25 @@ def _ids(identity: Identity) -> tuple[int, int, tuple[int, ...]] | None:
     return None
 
 
-def _guest(identity: Identity) -> Guest | None:
+def _uplink(identity: Identity) -> Uplink | None:
+    if isinstance(identity, UplinkIdentity):
+        return Uplink(identity.pid, joins=os.geteuid() != 0)
+    return None
+
+
+def _guest(identity: Identity, *, gated: bool) -> Guest | None:
     if not isinstance(identity, GuestIdentity):
         return None
+    # slirp4netns confines itself only as user 0 of the namespace that it joins, so there is
+    # one in the first, which only it and the setting up of the container ever see.
+    uid, gid = (0, 0) if gated else (identity.uid, identity.gid)
     return Guest(
-        uid_map=b"%d %d 1\n" % (identity.uid, os.geteuid()),
-        gid_map=b"%d %d 1\n" % (identity.gid, os.getegid()),
+        uid_map=b"%d %d 1\n" % (uid, os.geteuid()),
+        gid_map=b"%d %d 1\n" % (gid, os.getegid()),
         more_gids=b"".join(b"%d %d 1\n" % pair for pair in identity.extra_gids),
-        lock_mounts=identity.lock_mounts,
+        lock_mounts=identity.lock_mounts or gated,
+        locked_uid_map=b"%d %d 1\n" % (identity.uid, uid),
+        locked_gid_map=b"%d %d 1\n" % (identity.gid, gid),
         is_root=os.geteuid() == 0,
     )
 

@@ -41,11 +41,17 @@ _ALL_BITS = 0xFFFFFFFF
 _LEAF = 2
 
 _SET_ID = 0o6000
+_AF_INET, _AF_INET6, _SOCK_STREAM = 2, 10, 1
+_TYPE = 0xF  # the rest of a socket's type are flags
 _CREATES = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE: without them no mode is read
 
 
 class Rule(Enum):
-    """What is done with a system call; the numbers are positions of arguments."""
+    """What is done with a system call; the numbers of tuples are positions of arguments.
+
+    `INTERNET` lets only sockets of the internet be made, `PAIR` only connected pairs, which
+    can reach nothing else.
+    """
 
     MODE_1 = (1,)
     MODE_2 = (2,)
@@ -53,6 +59,9 @@ class Rule(Enum):
     FLAGS_2_MODE_3 = (2, 3)
     NO_ATTRIBUTES = errno.EOPNOTSUPP
     ABSENT = errno.ENOSYS
+    DENIED = errno.EPERM
+    INTERNET = "internet"
+    PAIR = "pair"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +173,11 @@ def filter_for(machine: str) -> bytes:
     abis = _MACHINES.get(machine)
     if abis is None:
         raise ValueError(f"no filter of system calls is known for `{machine}'")
-    return assemble(list(_program(abis)))
+    return assemble(list(program(abis)))
 
 
-def _program(abis: tuple[Abi, ...]) -> Iterator[Item]:
+def program(abis: tuple[Abi, ...]) -> Iterator[Item]:
+    """Give the program of a filter that knows these tables; calls of others do not exist."""
     yield load(_ARCHITECTURE)
     for abi in abis:
         yield if_equal(abi.audit, no=f"not {abi.audit}")
@@ -228,12 +238,29 @@ def _apply(rule: Rule, harmless: str) -> Iterator[Item]:
     if isinstance(rule.value, int):
         yield leave(_ERRNO | rule.value)
         return
+    if isinstance(rule.value, str):
+        yield from _apply_to_sockets(rule, harmless)
+        return
     *flags, mode = rule.value
     for argument in flags:
         yield load(_low_word(argument))
         yield if_any_bit(_CREATES, no=harmless)
     yield load(_low_word(mode))
     yield if_any_bit(_SET_ID, no=harmless)
+    yield leave(_ERRNO | errno.EPERM)
+    yield Label(harmless)
+    yield leave(_ALLOW)
+
+
+def _apply_to_sockets(rule: Rule, harmless: str) -> Iterator[Item]:
+    if rule is Rule.INTERNET:
+        yield load(_low_word(0))
+        for family in (_AF_INET, _AF_INET6):
+            yield if_equal(family, yes=harmless)
+    else:
+        yield load(_low_word(1))
+        yield mask(_TYPE)
+        yield if_equal(_SOCK_STREAM, yes=harmless)
     yield leave(_ERRNO | errno.EPERM)
     yield Label(harmless)
     yield leave(_ALLOW)
