@@ -195,18 +195,20 @@ def finish(daemon: RunningDaemon) -> None:
 def start_daemon() -> Iterator[Callable[..., RunningDaemon]]:
     """Start daemons with any options; they are stopped, and judged, after the test.
 
-    With ``ready=False`` the test itself waits until a daemon is ready, or ends; what
-    else is named goes to `RunningDaemon.start`.
+    With ``ready=False`` the test itself waits until a daemon is ready, or ends; `kind`
+    is what starts it; what else is named goes to `RunningDaemon.start`.
     """
     daemons: list[RunningDaemon] = []
 
-    def start(*options: str, ready: bool = True, **how: Any) -> RunningDaemon:
+    def start(
+        *options: str, ready: bool = True, kind: type[RunningDaemon] = RunningDaemon, **how: Any
+    ) -> RunningDaemon:
         base = Path(tempfile.mkdtemp(prefix="sd-"))
         base.chmod(0o755)
         manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         manager.bind(f"{base}/notify")
         manager.settimeout(0.5)
-        daemon = RunningDaemon(base, manager)
+        daemon = kind(base, manager)
         daemon.start(*options, **how)
         daemons.append(daemon)
         if ready:
