@@ -126,6 +126,27 @@ class UnsupportedPlatform:
     system: str
 
 
+class Damage(StrEnum):
+    """What is wrong with a registered item; the words are stable."""
+
+    FORGOTTEN = "forgotten"
+    MISSING = "missing"
+    MODIFIED = "modified"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDamaged:
+    """An item is not what was registered; `repaired` if it has been built again since.
+
+    What nothing refers to is no longer registered: `Damage.FORGOTTEN`.
+    """
+
+    path: StorePath
+    damage: Damage
+    repaired: bool = False
+
+
 BuildEvent = (
     Message
     | GoalPlanned
@@ -136,4 +157,5 @@ BuildEvent = (
     | BuildFailed
     | HashMismatch
     | UnsupportedPlatform
+    | ItemDamaged
 )

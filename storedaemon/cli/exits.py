@@ -13,6 +13,7 @@ class Exit(IntEnum):
     NO_DAEMON = 3
     BUILD_FAILED = 100
     BUILD_TIMED_OUT = 101
+    DAMAGED = 102
     INTERRUPTED = 130
 
 
@@ -24,5 +25,6 @@ exit codes:
   3    no daemon answers at the socket
   100  a build failed, and would fail again
   101  a build took too long, or was silent too long
+  102  the store is damaged
   130  interrupted
 """

@@ -14,7 +14,15 @@ from store.errors import StoreError
 from storedaemon.cli.exits import Exit
 from storedaemon.cli.parser import make_parser
 
-_MODULES = {"serve": "storedaemon.cli.serve", "build": "storedaemon.cli.build"}
+_MAINTENANCE = "storedaemon.cli.maintenance"
+_MODULES = {
+    "serve": "storedaemon.cli.serve",
+    "build": "storedaemon.cli.build",
+    "verify": _MAINTENANCE,
+    "repair": _MAINTENANCE,
+    "optimise": _MAINTENANCE,
+    "failed-paths": _MAINTENANCE,
+}
 _QUERIES = "storedaemon.cli.queries"
 
 

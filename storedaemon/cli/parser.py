@@ -140,6 +140,34 @@ def _cancel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("drv", metavar="DERIVATION", help="a derivation that is being built")
 
 
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c", "--contents", action="store_true", help="hash all items, to find changed ones"
+    )
+    parser.add_argument(
+        "-r", "--repair", action="store_true", help="build again what is damaged, as far as known"
+    )
+    _quiet(parser)
+
+
+def _repair(parser: argparse.ArgumentParser) -> None:
+    _path(parser)
+    _quiet(parser)
+
+
+def _quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
+
+
+def _failed_paths(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clear", action="store_true", help="forget the failures of PATHs, or all of them"
+    )
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="an output or derivation, for --clear"
+    )
+
+
 def _nothing(_parser: argparse.ArgumentParser) -> None:
     """Take no arguments."""
 
@@ -159,5 +187,9 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "log": ("print the log of a build", _log),
     "ps": ("show what is being built, and what waits", _nothing),
     "cancel": ("end a build for all who want it", _cancel),
+    "verify": ("compare the store with its database", _verify),
+    "repair": ("build items again that are damaged", _repair),
+    "optimise": ("let equal files share their contents", _quiet),
+    "failed-paths": ("list or forget builds that are remembered as failed", _failed_paths),
     "version": ("show the versions of this program and of the daemon", _nothing),
 }

@@ -24,6 +24,7 @@ from store.paths import StoreDirectory, StorePath
 from storedaemon.client import uploads
 from storedaemon.client.builds import Build, BuildWishes, Log
 from storedaemon.client.connection import Link, open_link
+from storedaemon.client.maintenance import Optimisation, Verification
 from storedaemon.descriptions import DerivationDescription
 from storedaemon.wire.native.messages import Event, ServerHello
 from storedaemon.wire.native.records import (
@@ -202,6 +203,41 @@ class Client:
     async def add_temporary_root(self, path: str) -> None:
         """Keep an item until the daemon ends this connection."""
         await self._call("add-temporary-root", path=path)
+
+    @contextlib.asynccontextmanager
+    async def verify(
+        self, *, contents: bool = False, repair: bool = False
+    ) -> AsyncIterator[Verification]:
+        """Compare the store with its database; leaving the context ends it.
+
+        Args:
+            contents: Whether to hash all items.
+            repair: Whether to build again what is damaged, which needs trust.
+        """
+        params = {"contents": contents, "repair": repair}
+        async with self._link.exchange("verify", params) as exchange:
+            yield Verification(exchange)
+
+    @contextlib.asynccontextmanager
+    async def repair(self, paths: Iterable[str]) -> AsyncIterator[Verification]:
+        """Build items again that are not what was registered; leaving the context ends it."""
+        async with self._link.exchange("repair", {"paths": list(paths)}) as exchange:
+            yield Verification(exchange)
+
+    @contextlib.asynccontextmanager
+    async def optimise(self) -> AsyncIterator[Optimisation]:
+        """Let equal files of all items share their contents; leaving the context ends it."""
+        async with self._link.exchange("optimise", {}) as exchange:
+            yield Optimisation(exchange)
+
+    async def failed_paths(self) -> list[StorePath]:
+        """Ask for the outputs whose builds are remembered as failed."""
+        return await self._paths("failed-paths")
+
+    async def clear_failed_paths(self, paths: Iterable[str] | None = None) -> None:
+        """Forget that builds of outputs, or of derivations' outputs, failed; of all by default."""
+        params = {} if paths is None else {"paths": list(paths)}
+        await self._call("clear-failed-paths", **params)
 
     async def _call(self, method: str, **params: Any) -> Mapping[str, Any]:
         async with self._link.exchange(method, params) as exchange:

@@ -14,7 +14,6 @@ from builder.events import Level, Message
 from store.links import open_links
 from store.paths import StorePath
 from store.spreading import spread
-from store.units import show_bytes
 from store.worker.messages import ShareFilesReply
 from storedaemon.services import Services
 from storedaemon.session import Session
@@ -75,8 +74,6 @@ async def optimise_store(services: Services, _session: Session, events: Events) 
                 if reply is not None:
                     files, size = files + reply.files, size + reply.size
                     await _report(services, path, reply, events)
-    text = f"{show_bytes(size)} freed by hard-linking {files} files"
-    await events(Message(text, Level.ERROR))
     return Optimised(files, size)
 
 

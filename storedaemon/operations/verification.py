@@ -9,13 +9,18 @@ itself only. Entry point: `verify_store`.
 from collections.abc import Awaitable, Callable, Sequence
 
 from builder.directories import opened
-from builder.events import BuildEvent, Level, Message
-from builder.options import BuildMode
+from builder.events import BuildEvent, Damage, ItemDamaged, Level, Message
 from store.contents import Content, ContentCheck
 from store.errors import StoreError
 from store.existence import Fate, Lost, check_existence
 from store.paths import StorePath
 from store.spreading import spread
+from storedaemon.operations.repairing import (
+    Repairer,
+    content_check,
+    modified_text,
+    require_trust,
+)
 from storedaemon.services import Services
 from storedaemon.session import Session
 
@@ -39,11 +44,12 @@ async def verify_store(
     Raises:
         StoreError: Repairing needs trust (reason ``not-privileged``).
     """
-    if repair and not session.client.trusted:
-        raise StoreError("you are not privileged to repair paths", reason="not-privileged")
+    if repair:
+        require_trust(session)
     with opened(services.layout.store) as store_fd:
-        check = ContentCheck(services.database, services.workers, services.locks, store_fd)
-        verification = _Verification(services, session, check, events, repair=repair)
+        check = content_check(services, store_fd)
+        repairer = Repairer(services, session, check, events) if repair else None
+        verification = _Verification(services, check, events, repairer)
         await verification.run(check_contents=check_contents)
     return verification.errors
 
@@ -58,17 +64,14 @@ class _Verification:
     def __init__(
         self,
         services: Services,
-        session: Session,
         check: ContentCheck,
         events: Events,
-        *,
-        repair: bool,
+        repairer: Repairer | None,
     ) -> None:
         self._services = services
-        self._session = session
         self._check = check
         self._events = events
-        self._repair = repair
+        self._repairer = repairer
         self.errors = False
 
     async def run(self, *, check_contents: bool) -> None:
@@ -89,19 +92,14 @@ class _Verification:
         path = lost.path
         if lost.fate is Fate.NOT_IN_STORE:
             await self._tell(f"path `{path}' is not in the store")
+            await self._events(ItemDamaged(path, Damage.FORGOTTEN))
             return
         if lost.fate is Fate.FORGOTTEN:
             await self._tell(f"path `{path}' disappeared, removing from database...")
+            await self._events(ItemDamaged(path, Damage.FORGOTTEN))
             return
         await self._tell(f"path `{path}' disappeared, but it still has valid referrers!")
-        if not self._repair:
-            self.errors = True
-            return
-        try:
-            await self._rebuild(path)
-        except StoreError as error:
-            await self._tell(f"warning: {error.message}")
-            self.errors = True
+        await self._mend(path, Damage.MISSING, "warning")
 
     async def _check_contents(self, paths: Sequence[StorePath]) -> None:
         width = self._services.workers.background_width
@@ -113,51 +111,25 @@ class _Verification:
         path = content.path
         await self._tell(f"checking contents of `{path}'", Level.TALKATIVE)
         if content.problem:
-            await self._fail(content.problem)
+            self.errors = True
+            await self._tell(f"error: {content.problem}")
+            await self._events(ItemDamaged(path, Damage.UNREADABLE))
         if content.hash_added:
             await self._tell(f"fixing missing hash on `{path}'")
         if content.size_added:
             await self._tell(f"updating size field on `{path}' to {content.size}")
         if content.modified:
-            await self._report_modified(content)
+            await self._tell(modified_text(content))
+            await self._mend(path, Damage.MODIFIED, "error")
 
-    async def _report_modified(self, content: Content) -> None:
-        assert content.expected is not None, "it differs from something"
-        assert content.actual is not None, "something was found"
-        expected, actual = content.expected.base16, content.actual.base16
-        await self._tell(
-            f"path `{content.path}' was modified! expected hash `{expected}', got `{actual}'"
-        )
-        if not self._repair:
-            self.errors = True
-            return
-        try:
-            await self._rebuild(content.path)
-        except StoreError as error:
-            await self._fail(error.message)
-
-    async def _fail(self, text: str) -> None:
-        self.errors = True
-        await self._tell(f"error: {text}")
-
-    async def _rebuild(self, path: StorePath) -> None:
-        """Build an item again from the derivation that is said to have made it.
-
-        Raises:
-            StoreError: That is not known, fails, or makes something else.
-        """
-        services, session = self._services, self._session
-        deriver = services.database.deriver(path)
-        if deriver is None or not services.database.is_valid(deriver):
-            raise _cannot_repair(path)
-        options = session.build_options(services.config, BuildMode.REPAIR)
-        await services.scheduler.build(
-            [deriver], options, session.client, session.roots, self._events
-        )
-        # A registered deriver is what somebody said; another derivation repairs nothing.
-        if not (await self._check.check(path)).sound:
-            raise _cannot_repair(path)
-
-
-def _cannot_repair(path: StorePath) -> StoreError:
-    return StoreError(f"cannot repair path `{path}'", reason="cannot-repair")
+    async def _mend(self, path: StorePath, damage: Damage, severity: str) -> None:
+        """Build an item again if that is asked for, and tell what came of it."""
+        repaired = False
+        if self._repairer is not None:
+            try:
+                await self._repairer.rebuild(path)
+                repaired = True
+            except StoreError as error:
+                await self._tell(f"{severity}: {error.message}")
+        self.errors = self.errors or not repaired
+        await self._events(ItemDamaged(path, damage, repaired))

@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from builder.errors import BuildError
-from builder.events import BuildEvent, BuildFailed, FailureKind
+from builder.events import BuildEvent, BuildFailed, FailureKind, Level, Message
 from store.collection import Action, Event, Wish
+from store.units import show_bytes
 from storedaemon.garbage_texts import texts
 from storedaemon.operations import (
     additions,
@@ -194,7 +195,9 @@ async def verify_store(
 
 async def optimise_store(services: Services, session: Session, _: Any, tell: Tell) -> m.Reply:
     """Answer OptimiseStore."""
-    await optimisation.optimise_store(services, session, tell)
+    done = await optimisation.optimise_store(services, session, tell)
+    text = f"{show_bytes(done.size)} freed by hard-linking {done.files} files"
+    await tell(Message(text, Level.ERROR))
     return _DONE
 
 

@@ -15,16 +15,16 @@ from storedaemon.operations import (
     buildlogs,
     builds,
     info,
-    optimisation,
+    maintenance,
     queries,
     roots,
-    verification,
 )
 from storedaemon.operations.paths import entry
 from storedaemon.session import Session
 from storedaemon.session_options import MAX_NUMBER, SessionOptions
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
 from storedaemon.sessions.native_call import Call, Handler, Result
+from storedaemon.sessions.native_maintenance import clear_failed_paths, optimise, repair, verify
 from storedaemon.wire.native import records
 from storedaemon.wire.native.faults import RequestError
 
@@ -205,20 +205,8 @@ def _root_length(root: Mapping[str, str]) -> int:
     return sum(map(len, root.values()))
 
 
-async def _verify(call: Call) -> Result:
-    errors = await verification.verify_store(
-        call.services,
-        call.session,
-        check_contents=call.params.flag("contents"),
-        repair=call.params.flag("repair"),
-        events=call.send_events,
-    )
-    return {"errors": errors}
-
-
-async def _optimise(call: Call) -> Result:
-    done = await optimisation.optimise_store(call.services, call.session, call.send_events)
-    return {"files": done.files, "size": done.size}
+async def _failed_paths(call: Call) -> Result:
+    return await _paths(call, await maintenance.query_failed_paths(call.services, call.session))
 
 
 METHODS: Mapping[str, Method] = {
@@ -239,8 +227,11 @@ METHODS: Mapping[str, Method] = {
     "add-root": Method(_add_root),
     "add-temporary-root": Method(_add_temporary_root),
     "roots": Method(_roots),
-    "verify": Method(_verify),
-    "optimise": Method(_optimise),
+    "verify": Method(verify),
+    "repair": Method(repair),
+    "optimise": Method(optimise),
+    "failed-paths": Method(_failed_paths),
+    "clear-failed-paths": Method(clear_failed_paths),
     "build": Method(_build),
     "cancel-build": Method(_cancel_build),
     "log": Method(_log),

@@ -23,10 +23,12 @@ NAMES: Mapping[type, str] = {
     events.BuildFailed: "failed",
     events.HashMismatch: "hash-mismatch",
     events.UnsupportedPlatform: "unsupported-platform",
+    events.ItemDamaged: "damage",
 }
 
 _LEVELS: Mapping[str, events.Level] = {level.value: level for level in events.Level}
 _KINDS: Mapping[str, events.FailureKind] = {kind.value: kind for kind in events.FailureKind}
+_DAMAGES: Mapping[str, events.Damage] = {damage.value: damage for damage in events.Damage}
 _CLASSES: Mapping[str, type] = {name: cls for cls, name in NAMES.items()}
 
 MAX_TEXT = 4096
@@ -96,4 +98,6 @@ def _typed(cls: type, field: str, value: Any) -> Any:
         return _LEVELS.get(value, events.Level.INFO)
     if (cls, field) == (events.BuildFailed, "kind"):
         return _KINDS.get(value, events.FailureKind.MISC)
+    if (cls, field) == (events.ItemDamaged, "damage"):
+        return _DAMAGES.get(value, events.Damage.UNREADABLE)
     return value

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cbor2
 
-from builder.events import FailureKind, Level
+from builder.events import Damage, FailureKind, Level
 from store.errors import StoreError
 from storedaemon.sessions.native_methods import METHODS
 from storedaemon.wire.native import messages as m
@@ -46,7 +46,7 @@ def test_messages_events_and_words_are_those_of_the_code():
     """Names are listed completely, and no others."""
     assert set(first_column(section("Messages"))) == {*m.FROM_CLIENT, *m.FROM_DAEMON}
     assert set(first_column(section("Build events"))) == set(NAMES.values())
-    for word in [*FailureKind, *Level]:
+    for word in [*Damage, *FailureKind, *Level]:
         assert f"`{word}`" in section("Build events")
     for feature in FEATURES:
         assert f"`{feature}`" in section("Opening a connection")

@@ -24,6 +24,7 @@ SAMPLES = [
     e.BuildFailed(DRV, e.FailureKind.TIMED_OUT, "too slow", 101),
     e.HashMismatch(DRV, "sha256", "aa", "bb"),
     e.UnsupportedPlatform(DRV, "riscv64-linux"),
+    e.ItemDamaged(DRV, e.Damage.MODIFIED, repaired=True),
 ]
 
 

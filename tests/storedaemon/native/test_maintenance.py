@@ -54,8 +54,9 @@ def test_a_damaged_store_is_found_out(connect: Callable[..., Any]):
     assert client.ask("verify") == {"errors": False}
     answer, before = client.finish(client.begin("verify", contents=True))
     assert answer["result"] == {"errors": True}
-    assert before[-2]["level"] == "talkative"
-    assert before[-1]["text"].startswith(f"path `{item}' was modified! expected hash `")
+    assert before[-3]["level"] == "talkative"
+    assert before[-2]["text"].startswith(f"path `{item}' was modified! expected hash `")
+    assert before[-1]["damage"] == "modified"
 
 
 def test_equal_files_are_counted(connect: Callable[..., Any], daemon: Any):
@@ -67,3 +68,27 @@ def test_equal_files_are_counted(connect: Callable[..., Any], daemon: Any):
     Path(items[1]).write_bytes(Path(f"{daemon.base}/moved").read_bytes())
     Path(items[1]).chmod(0o555)
     assert client.ask("optimise") == {"files": 1, "size": 10_000}
+
+
+def test_a_repair_says_what_it_could_not_mend(connect: Callable[..., Any]):
+    """A text has no derivation; what is not registered is refused before anything is done."""
+    client = connect()
+    item = client.ask("add-text", name="t", text="x")["path"]
+    assert client.ask("repair", paths=[item]) == {"errors": False}
+    os.chmod(item, 0o644)
+    Path(item).write_text("y")
+    answer, before = client.finish(client.begin("repair", paths=[item, item]))
+    assert answer["result"] == {"errors": True}
+    damage = [event for event in before if event["event"] == "damage"]
+    assert [(d["path"], d["damage"], d["repaired"]) for d in damage] == [(item, "modified", False)]
+    assert client.fail("repair", paths=[item, f"{item}x"])["reason"] == "not-valid"
+    assert client.fail("repair", paths=["/x"])["reason"] == "invalid-path"
+
+
+def test_failures_are_cleared_by_name_or_altogether(connect: Callable[..., Any], daemon: Any):
+    """Nothing is remembered here; names are checked all the same."""
+    client = connect()
+    assert client.ask("failed-paths") == {"paths": []}
+    assert client.ask("clear-failed-paths") == {}
+    assert client.ask("clear-failed-paths", paths=[f"{daemon.store}/{'1' * 32}-x"]) == {}
+    assert client.fail("clear-failed-paths", paths=["/x"])["reason"] == "invalid-path"
