@@ -32,6 +32,11 @@ PURE = (
     "store/nar/reader.py",
     "store/nar/writer.py",
     "store/paths.py",
+    "store/exports/format.py",
+    "store/exports/reader.py",
+    "store/signatures/acl.py",
+    "store/signatures/canonical.py",
+    "store/signatures/protocol.py",
     "builder/container.py",
     "builder/environment.py",
     "builder/events.py",
@@ -43,7 +48,12 @@ PURE = (
 
 EFFECTS = {"apsw", "asyncio", "fcntl", "os", "select", "socket", "subprocess", "threading", "trio"}
 
-HELPERS = ("locker.main", "builder.spawner.main", "store.worker.main")
+HELPERS = (
+    "locker.main",
+    "builder.spawner.main",
+    "store.worker.main",
+    "store.signatures.server",
+)
 """What helper processes run: they start fast, and the spawner never has a thread."""
 
 

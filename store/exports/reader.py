@@ -159,10 +159,13 @@ class ExportReader:
             trailer = yield from self._trailer()
             digest = Digest(HashAlgorithm.SHA256, self._hasher.digest())
             self._hasher = None
-            signature = None
-            if (yield from self._number()) == 1:
-                signature = yield from self._string(MAX_SIGNATURE, "a signature")
-            yield ReadItem(trailer, digest, signature)
+            yield ReadItem(trailer, digest, (yield from self._signature()))
+
+    def _signature(self) -> Generator[_Step, bytes, bytes | None]:
+        mark = yield from self._number()
+        if mark > 1:
+            raise ExportError(f"the number {mark} in the place of a signature")
+        return (yield from self._string(MAX_SIGNATURE, "a signature")) if mark else None
 
     def _trailer(self) -> Generator[_Step, bytes, Trailer]:
         if (yield from self._number()) != MAGIC:

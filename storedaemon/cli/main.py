@@ -14,6 +14,8 @@ from store.errors import StoreError
 from storedaemon.cli.exits import Exit
 from storedaemon.cli.parser import make_parser
 
+_EXPORTS = "storedaemon.cli.exports"
+_KEYS = "storedaemon.cli.keys"
 _MAINTENANCE = "storedaemon.cli.maintenance"
 _MODULES = {
     "serve": "storedaemon.cli.serve",
@@ -22,6 +24,10 @@ _MODULES = {
     "repair": _MAINTENANCE,
     "optimise": _MAINTENANCE,
     "failed-paths": _MAINTENANCE,
+    "export": _EXPORTS,
+    "import": _EXPORTS,
+    "import-key": _KEYS,
+    "generate-key": _KEYS,
 }
 _QUERIES = "storedaemon.cli.queries"
 

@@ -132,6 +132,34 @@ def _references(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--closure", action="store_true", help="follow references all the way")
 
 
+def _export(parser: argparse.ArgumentParser) -> None:
+    _path(parser)
+    parser.add_argument(
+        "-r", "--recursive", action="store_true", help="export all that the items refer to as well"
+    )
+    parser.add_argument(
+        "--sign",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="have the daemon's key vouch for the items, as importing them needs (the default)",
+    )
+
+
+def _import_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", metavar="FILE", help="a public key as Guix has it; - for standard input"
+    )
+    _configuration(parser)
+
+
+def _configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--configuration-directory",
+        metavar="DIR",
+        help="where keys and the access-control list are (as for serve)",
+    )
+
+
 def _log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("item", metavar="ITEM", help="a derivation, or something it made")
 
@@ -184,6 +212,10 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "add": ("add files and directories to the store", _add),
     "path-info": ("show what is registered of items", _path),
     "references": ("list what items refer to", _references),
+    "export": ("write items of the store to standard output, for another store", _export),
+    "import": ("add the items on standard input that another store exported", _nothing),
+    "import-key": ("accept items that a key has signed", _import_key),
+    "generate-key": ("make the key that signs exported items", _configuration),
     "log": ("print the log of a build", _log),
     "ps": ("show what is being built, and what waits", _nothing),
     "cancel": ("end a build for all who want it", _cancel),

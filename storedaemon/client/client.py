@@ -24,6 +24,7 @@ from store.paths import StoreDirectory, StorePath
 from storedaemon.client import uploads
 from storedaemon.client.builds import Build, BuildWishes, Log
 from storedaemon.client.connection import Link, open_link
+from storedaemon.client.exports import Export, listed_paths
 from storedaemon.client.maintenance import Optimisation, Verification
 from storedaemon.descriptions import DerivationDescription
 from storedaemon.wire.native.messages import Event, ServerHello
@@ -166,6 +167,38 @@ class Client:
         """
         result = await self._call("add-derivation", **description_map(description))
         return result["path"], result["outputs"]
+
+    @contextlib.asynccontextmanager
+    async def export(
+        self, paths: Iterable[str], *, closure: bool = False, sign: bool = True
+    ) -> AsyncIterator[Export]:
+        """Export items, for `import_items` of another store's daemon, or ``guix archive``.
+
+        Args:
+            paths: The items.
+            closure: Whether to export all that they refer to as well.
+            sign: Whether the daemon's key vouches for them; without, nobody takes them in.
+        """
+        params = {"paths": list(paths), "closure": closure, "sign": sign}
+        async with self._link.exchange("export", params) as exchange:
+            yield Export(exchange)
+
+    async def import_items(self, pieces: Iterable[uploads.Piece]) -> list[StorePath]:
+        """Import items that another store exported.
+
+        Args:
+            pieces: The stream, cut anywhere; read in a thread.
+
+        Returns:
+            The items in order, with those that were there already.
+        """
+        paths: list[StorePath] = []
+        async with self._link.exchange("import", {}) as exchange:
+            await uploads.send_body(exchange, pieces)
+            while (message := await exchange.next()) is not None:
+                paths += listed_paths(message)
+            paths += (await exchange.result())["paths"]
+        return paths
 
     @contextlib.asynccontextmanager
     async def build(

@@ -24,6 +24,7 @@ from storedaemon.session import Session
 from storedaemon.session_options import MAX_NUMBER, SessionOptions
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
 from storedaemon.sessions.native_call import Call, Handler, Result
+from storedaemon.sessions.native_exports import export_items, import_items
 from storedaemon.sessions.native_maintenance import clear_failed_paths, optimise, repair, verify
 from storedaemon.wire.native import records
 from storedaemon.wire.native.faults import RequestError
@@ -175,6 +176,14 @@ async def _log(call: Call) -> Result:
     return {"size": size}
 
 
+async def _export(call: Call) -> Result:
+    return await _paths(call, await export_items(call))
+
+
+async def _import(call: Call) -> Result:
+    return await _paths(call, await import_items(call))
+
+
 async def _ps(call: Call) -> Result:
     goals = await info.list_jobs(call.services, call.session)
     return {"goals": [records.goal_map(goal) for goal in goals]}
@@ -224,6 +233,8 @@ METHODS: Mapping[str, Method] = {
     "add-text": Method(add_text),
     "add": Method(add),
     "add-derivation": Method(add_derivation),
+    "export": Method(_export),
+    "import": Method(_import),
     "add-root": Method(_add_root),
     "add-temporary-root": Method(_add_temporary_root),
     "roots": Method(_roots),

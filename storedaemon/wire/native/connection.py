@@ -23,7 +23,9 @@ from storedaemon.wire.native.windows import (
 VERSION = 1
 """The version of the protocol that `docs/protocol.md` describes, and the only one so far."""
 
-FEATURES = frozenset({"add", "build", "derivations", "logs", "maintenance", "monitor", "roots"})
+FEATURES = frozenset(
+    {"add", "build", "derivations", "exports", "logs", "maintenance", "monitor", "roots"}
+)
 """Groups of methods that this code has."""
 
 ITEM_LIMITS = ItemLimits()
