@@ -31,7 +31,7 @@ from builder.events import BuildSucceeded, FailureKind, Level, Message, Unsuppor
 from builder.inputs import closure_of, direct_inputs
 from builder.jobs import Job, JobState
 from builder.keeping import Keeper
-from builder.logfile import LogFile
+from builder.logfile import LogFile, LogFiles
 from builder.network import Network, choose, survey
 from builder.options import BuildSettings
 from builder.plan import BuildPlan, Host, container_for
@@ -69,6 +69,7 @@ class Workshop:
         cleaner: Deletes the rest.
         keeper: Keeps what users want to look at after a failure.
         users: Whom builders run as; None for the daemon's own user.
+        logs: The logs of builds.
     """
 
     layout: Layout
@@ -83,6 +84,7 @@ class Workshop:
     cleaner: Cleaner
     keeper: Keeper
     users: BuildUsers | None
+    logs: LogFiles
 
 
 class Builder:
@@ -263,10 +265,9 @@ class Builder:
 
     def open_log(self, job: Job) -> LogFile | None:
         """Create the log file of a build; None if logs are not kept."""
-        settings = self._shop.settings
-        if not settings.keep_log:
+        if not self._shop.settings.keep_log:
             return None
-        return LogFile.create(self._shop.layout.logs, job.path, settings.log_compression)
+        return self._shop.logs.create(job.path)
 
     def limits(self, job: Job) -> Limits:
         """Return what a builder may do."""

@@ -4,12 +4,15 @@
 The place is ``LOGS/drvs/XX/REST.gz``, with XX the first two characters of the
 derivation's file name; ``.bz2`` or no suffix for the other forms. Output is
 gathered and compressed in pieces, in a thread, so that a chatty builder does
-not hold up the event loop; a builder that prints little costs no thread.
+not hold up the event loop; a builder that is done soon costs no thread. A second
+after something was printed, whoever reads the file can see it.
+Entry points: `LogFiles`, `find_log`.
 """
 
 import bz2
 import os
 import zlib
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import trio
@@ -20,26 +23,77 @@ from store.paths import StorePath
 PIECE = 32 * 1024
 """Bytes of output gathered before they are compressed; what the C++ daemon's zlib buffers too."""
 
+SYNC_SECONDS = 1.0
+"""How long output may be gathered before readers of the file see it."""
+
 SUFFIXES = {LogCompression.GZIP: ".gz", LogCompression.BZIP2: ".bz2", LogCompression.NONE: ""}
 
 GZIP_FORMAT = 31
 """The window bits that make zlib write a gzip header and trailer."""
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
+class _Form(Protocol):
+    """A form of log files: how output becomes the octets of the file."""
 
-    def flush(self) -> bytes: ...
+    def compress(self, data: bytes, /) -> bytes:
+        """Take output; give what is to be written by now."""
+
+    def sync(self) -> bytes:
+        """Give what lets a reader have all that was taken; more may follow."""
+
+    def end(self) -> bytes:
+        """Give the end of the file."""
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._inner = zlib.compressobj(9, zlib.DEFLATED, GZIP_FORMAT)
+
+    def compress(self, data: bytes, /) -> bytes:
+        return self._inner.compress(data)
+
+    def sync(self) -> bytes:
+        return self._inner.flush(zlib.Z_SYNC_FLUSH)
+
+    def end(self) -> bytes:
+        return self._inner.flush()
+
+
+class _Bzip2:
+    """A stream can only be ended; readers take several in a row for one."""
+
+    def __init__(self) -> None:
+        self._inner: bz2.BZ2Compressor | None = bz2.BZ2Compressor(9)
+
+    def compress(self, data: bytes, /) -> bytes:
+        if self._inner is None and data:
+            self._inner = bz2.BZ2Compressor(9)
+        return self._inner.compress(data) if self._inner else b""
+
+    def sync(self) -> bytes:
+        inner, self._inner = self._inner, None
+        return inner.flush() if inner else b""
+
+    def end(self) -> bytes:
+        return self.sync()
 
 
 class _Plain:
-    """No compression, in the form of a compressor."""
-
     def compress(self, data: bytes, /) -> bytes:
         return data
 
-    def flush(self) -> bytes:
+    def sync(self) -> bytes:
         return b""
+
+    def end(self) -> bytes:
+        return b""
+
+
+_FORMS: Mapping[LogCompression, Callable[[], _Form]] = {
+    LogCompression.GZIP: _Gzip,
+    LogCompression.BZIP2: _Bzip2,
+    LogCompression.NONE: _Plain,
+}
 
 
 def log_file_name(logs: str, drv: StorePath, compression: LogCompression) -> str:
@@ -54,75 +108,133 @@ def find_log(logs: str, drv: StorePath) -> str | None:
     return next((name for name in names if os.path.exists(name)), None)
 
 
-def _new_compressor(compression: LogCompression) -> _Compressor:
-    match compression:
-        case LogCompression.GZIP:
-            return zlib.compressobj(9, zlib.DEFLATED, GZIP_FORMAT)
-        case LogCompression.BZIP2:
-            return bz2.BZ2Compressor(9)
-        case LogCompression.NONE:
-            return _Plain()
-
-
 class LogFile:
-    """A log that is being written; make one with `create`, end it with `close`."""
+    """A log that is being written; made by `LogFiles.create`, ended by `close`."""
 
-    def __init__(self, path: str, fd: int, compression: LogCompression) -> None:
+    def __init__(
+        self, path: str, fd: int, compression: LogCompression, note: Callable[["LogFile"], None]
+    ) -> None:
         self.path = path
         self.size = 0
         self._fd = fd
-        self._compressor = _new_compressor(compression)
+        self._form = _FORMS[compression]()
         self._gathered = bytearray()
+        self._synced = True
+        self._note = note
+        self._busy = trio.Lock()
+        self._error: OSError | None = None
 
-    @classmethod
-    def create(cls, logs: str, drv: StorePath, compression: LogCompression) -> "LogFile":
+    async def write(self, data: bytes) -> None:
+        """Add what the builder printed.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self._refuse_after_error()
+        self.size += len(data)
+        self._gathered += data
+        if self._synced and data:
+            self._synced = False
+            self._note(self)
+        if len(self._gathered) >= PIECE:
+            async with self._busy:
+                await trio.to_thread.run_sync(self._write, self._take())
+
+    async def sync(self) -> None:
+        """Let readers of the file have all that was written so far.
+
+        An error is raised by what is done next to the log, which is its build's.
+        """
+        async with self._busy:
+            if self._fd >= 0 and not self._synced:
+                self._synced = True
+                try:
+                    await trio.to_thread.run_sync(self._write_visibly, self._take())
+                except OSError as error:
+                    self._error = error
+
+    async def close(self) -> None:
+        """Write what is left; the file is complete afterwards, also when this is cancelled.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with trio.CancelScope(shield=True):
+            async with self._busy:
+                if self._fd < 0:
+                    return
+                data = self._take()
+                if len(data) > PIECE // 8:
+                    await trio.to_thread.run_sync(self._finish, data)
+                else:
+                    self._finish(data)
+        self._refuse_after_error()
+
+    def _refuse_after_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _take(self) -> bytes:
+        data = bytes(self._gathered)
+        self._gathered.clear()
+        return data
+
+    def _write(self, data: bytes) -> None:
+        _write_fully(self._fd, self._form.compress(data))
+
+    def _write_visibly(self, data: bytes) -> None:
+        _write_fully(self._fd, self._form.compress(data) + self._form.sync())
+
+    def _finish(self, data: bytes) -> None:
+        fd, self._fd = self._fd, -1
+        try:
+            _write_fully(fd, self._form.compress(data) + self._form.end())
+        finally:
+            os.close(fd)
+
+
+class LogFiles:
+    """The logs of this daemon's builds.
+
+    Args:
+        logs: The log directory.
+        compression: Their form.
+    """
+
+    def __init__(self, logs: str, compression: LogCompression) -> None:
+        self._logs = logs
+        self._compression = compression
+        self._unsynced: set[LogFile] = set()
+        self._written = trio.Event()
+
+    async def run(self) -> None:
+        """Let readers have what builders print, within a second, until cancelled."""
+        while True:
+            await self._written.wait()
+            await trio.sleep(SYNC_SECONDS)
+            self._written = trio.Event()
+            logs, self._unsynced = self._unsynced, set()
+            for log in logs:
+                await log.sync()
+
+    def create(self, drv: StorePath) -> LogFile:
         """Create the log of a derivation in place of an earlier one.
 
         Raises:
             OSError: The file cannot be created.
         """
-        path = log_file_name(logs, drv, compression)
+        path = log_file_name(self._logs, drv, self._compression)
         flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             fd = os.open(path, flags, 0o644)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
             fd = os.open(path, flags, 0o644)
-        return cls(path, fd, compression)
+        return LogFile(path, fd, self._compression, self._note)
 
-    async def write(self, data: bytes) -> None:
-        """Add what the builder printed."""
-        self.size += len(data)
-        self._gathered += data
-        if len(self._gathered) >= PIECE:
-            await trio.to_thread.run_sync(self._write_out)
-
-    async def close(self) -> None:
-        """Write what is left; the file is complete afterwards, also when this is cancelled."""
-        if self._fd < 0:
-            return
-        with trio.CancelScope(shield=True):
-            if len(self._gathered) > PIECE // 8:
-                await trio.to_thread.run_sync(self._finish)
-            else:
-                self._finish()
-
-    def _write_out(self) -> None:
-        compressed = self._compressor.compress(bytes(self._gathered))
-        self._gathered.clear()
-        self._write_all(compressed)
-
-    def _finish(self) -> None:
-        fd, self._fd = self._fd, -1
-        rest = self._compressor.compress(bytes(self._gathered)) + self._compressor.flush()
-        self._gathered.clear()
-        try:
-            _write_fully(fd, rest)
-        finally:
-            os.close(fd)
-
-    def _write_all(self, data: bytes) -> None:
-        _write_fully(self._fd, data)
+    def _note(self, log: LogFile) -> None:
+        self._unsynced.add(log)
+        self._written.set()
 
 
 def _write_fully(fd: int, data: bytes) -> None:

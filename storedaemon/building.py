@@ -17,6 +17,7 @@ from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
 from builder.eviction import end_processes
 from builder.keeping import Keeper
+from builder.logfile import LogFiles
 from builder.offload.builder import RemoteBuilder
 from builder.offload.dispatch import Dispatcher
 from builder.offload.hooks import Hooks
@@ -77,6 +78,7 @@ class Building:
         cleaner: Deletes what builds leave behind.
         users: Whom builders run as; None for the daemon's own user.
         hooks: The build hooks that wait for a question.
+        logs: The logs of builds.
     """
 
     scheduler: Scheduler
@@ -85,12 +87,14 @@ class Building:
     cleaner: Cleaner
     users: BuildUsers | None
     hooks: Hooks
+    logs: LogFiles
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Build until cancelled; the cleaner must run before, and until after."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._release_idle)
+                nursery.start_soon(self.logs.run)
                 await nursery.start(self.scheduler.run)
                 task_status.started()
         finally:
@@ -112,6 +116,7 @@ def make_building(materials: Materials) -> Building:
     delete = tree_deleter(materials.workers)
     cleaner = Cleaner(delete)
     users = _users(materials)
+    logs = LogFiles(materials.layout.logs, materials.settings.log_compression)
     workshop = Workshop(
         layout=materials.layout,
         directory=directory,
@@ -125,6 +130,7 @@ def make_building(materials: Materials) -> Building:
         cleaner=cleaner,
         keeper=Keeper(delete),
         users=users,
+        logs=logs,
     )
     builder = Builder(workshop)
     hooks = Hooks(materials.offload_program, materials.environment, materials.monitor)
@@ -137,7 +143,7 @@ def make_building(materials: Materials) -> Building:
         RemoteBuilder(workshop, builder),
     )
     scheduler = Scheduler(directory, Planner(database, derivations.get), ReportedRealiser(realiser))
-    return Building(scheduler, realiser.slots, derivations, cleaner, users, hooks)
+    return Building(scheduler, realiser.slots, derivations, cleaner, users, hooks, logs)
 
 
 def _parse(directory: StoreDirectory, text: bytes, path: StorePath) -> Derivation:

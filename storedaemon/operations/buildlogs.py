@@ -36,11 +36,18 @@ class _Gzip:
 
 
 class _Bzip2:
+    """A bzip2 file: streams in a row, the last of which may still be being written."""
+
     def __init__(self) -> None:
         self._inner = bz2.BZ2Decompressor()
 
     def decompress(self, data: bytes, limit: int, /) -> bytes:
-        return b"" if self._inner.eof else self._inner.decompress(data, limit)
+        if self._inner.eof:
+            data = self._inner.unused_data + data
+            if not data:
+                return b""
+            self._inner = bz2.BZ2Decompressor()
+        return self._inner.decompress(data, limit)
 
 
 class _Plain:
