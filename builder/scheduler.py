@@ -22,7 +22,9 @@ from builder.jobs import Job, JobKey, JobView, view
 from builder.options import BuildOptions, Client
 from builder.planner import Planner, Roots, parse_target
 from builder.requests import Request
+from locker.errors import HelperError
 from store.errors import StoreError
+from store.helper_errors import as_store_error
 from store.paths import StoreDirectory, StorePath
 
 log = structlog.get_logger("builder")
@@ -163,6 +165,9 @@ class Scheduler:
             await self._realiser.realise(job)
         except BuildError as error:
             return error
+        except HelperError as error:
+            log.warning("helper failed", drv=job.path, error=error.message)
+            return BuildError(as_store_error(error).message)
         except (StoreError, OSError) as error:
             return BuildError(str(error))
         return None

@@ -16,7 +16,9 @@ from typing import Any
 import trio
 
 from builder.events import BuildEvent
+from locker.errors import HelperError
 from store.errors import StoreError
+from store.helper_errors import as_store_error
 from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.sessions.guix_additions import add_to_store
@@ -168,6 +170,10 @@ class _Connection:
             answer = self._wire.reply(operation, await self._perform(request))
         except StoreError as error:
             answer, outcome = self._wire.error(error.message, error.status), error.reason
+        except HelperError as error:
+            told = as_store_error(error)
+            session.log.warning("helper failed", operation=operation.name, error=error.message)
+            answer, outcome = self._wire.error(told.message), told.reason
         except OSError as error:
             answer, outcome = self._wire.error(_describe(error)), "system"
         except (RemoteError, ClientGoneError):

@@ -16,7 +16,9 @@ import time
 
 import trio
 
+from locker.errors import HelperError
 from store.errors import StoreError
+from store.helper_errors import as_store_error
 from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.sessions.native_call import Call
@@ -164,6 +166,9 @@ class NativeConnection:
             outcome = messages.Reply(call.id, await method.handler(call))
         except (StoreError, OSError) as error:
             outcome = failure_of(call.id, error)
+        except HelperError as error:
+            self._session.log.warning("helper failed", method=call.method, error=error.message)
+            outcome = failure_of(call.id, as_store_error(error))
         except ClientGoneError:
             raise
         except Exception as error:
