@@ -265,14 +265,17 @@ class Builder:
 
     def open_log(self, job: Job) -> LogFile | None:
         """Create the log file of a build; None if logs are not kept."""
-        if not self._shop.settings.keep_log:
+        wish = job.options.keep_log
+        if not (self._shop.settings.keep_log if wish is None else wish):
             return None
         return self._shop.logs.create(job.path)
 
     def limits(self, job: Job) -> Limits:
         """Return what a builder may do."""
-        options = job.options
-        return Limits(options.timeout, options.max_silent_time, self._shop.settings.max_log_size)
+        options, size = job.options, job.options.max_log_size
+        if size is None:
+            size = self._shop.settings.max_log_size
+        return Limits(options.timeout, options.max_silent_time, size)
 
     def _container(self, plan: BuildPlan) -> Container:
         try:

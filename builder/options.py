@@ -28,7 +28,8 @@ class BuildOptions:
     """The options of one request, already checked against what this client may set.
 
     Times are in seconds; 0 means no limit. `offload` allows other machines to build,
-    and `print_build_trace` asks those for trace lines.
+    and `print_build_trace` asks those for trace lines. Where the last three are None,
+    the daemon's settings hold.
     """
 
     mode: BuildMode = BuildMode.NORMAL
@@ -41,6 +42,9 @@ class BuildOptions:
     rounds: int = 1
     offload: bool = True
     print_build_trace: bool = False
+    keep_log: bool | None = None
+    max_log_size: int | None = None
+    cache_failures: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ class Realiser:
             missing = self._missing(job)
             if not missing:
                 return Answer.ACCEPT
-            self._refuse_known_failure(missing)
+            self._refuse_known_failure(job, missing)
             slots = self.slots.statistics()
             here = self._may_build_here(job) and slots.taken < slots.capacity
             answer = await self._dispatcher.offer(job, here=here)
@@ -184,7 +184,7 @@ class Realiser:
         match job.key.mode:
             case BuildMode.NORMAL:
                 if missing:
-                    self._refuse_known_failure(missing)
+                    self._refuse_known_failure(job, missing)
                     await self._remembered(job, self._builder.build(job, missing))
             case BuildMode.CHECK:
                 if missing:
@@ -199,12 +199,16 @@ class Realiser:
         try:
             await build
         except BuildError as error:
-            if self._settings.cache_failures and error.kind in LASTING:
+            if self._caches_failures(job) and error.kind in LASTING:
                 await self._database.register_failed(job.derivation.output_paths)
             raise
 
-    def _refuse_known_failure(self, missing: Sequence[StorePath]) -> None:
-        if not self._settings.cache_failures:
+    def _caches_failures(self, job: Job) -> bool:
+        wish = job.options.cache_failures
+        return self._settings.cache_failures if wish is None else wish
+
+    def _refuse_known_failure(self, job: Job, missing: Sequence[StorePath]) -> None:
+        if not self._caches_failures(job):
             return
         for path in missing:
             if self._database.has_failed(path):

@@ -23,6 +23,34 @@ NUMBERS: Mapping[str, str] = {
 }
 FLAGS: Mapping[str, str] = {"multiplexed-build-output": "multiplexed_build_output"}
 
+# The settings of a trusted client that have an effect; `operations.garbage` reads
+# those of the collector where they are kept.
+TRUSTED_NUMBERS: Mapping[str, str] = {"build-max-log-size": "max_log_size"}
+TRUSTED_FLAGS: Mapping[str, str] = {
+    "build-fallback": "fallback",
+    "build-use-substitutes": "use_substitutes",
+    "build-keep-log": "keep_log",
+    "build-cache-failure": "cache_failures",
+}
+
+# These may have no other values either, but are about how the C++ daemon works, or
+# are for this daemon's owner alone to decide.
+CHECKED_NUMBERS = frozenset({"gc-reserved-space", "build-poll-interval"})
+CHECKED_FLAGS = frozenset(
+    {
+        "fsync-metadata",
+        "use-sqlite-wal",
+        "sync-before-registering",
+        "build-use-chroot",
+        "build-impersonate-linux-26",
+        "gc-check-reachability",
+        "gc-keep-outputs",
+        "gc-keep-derivations",
+        "auto-optimise-store",
+        "env-keep-derivations",
+    }
+)
+
 UNTRUSTED_PREFIX = "untrusted-"
 MAX_NUMBER = 2**31 - 1
 # More would only serve to fill memory; Guix's client sends about ten.
@@ -47,6 +75,9 @@ class SessionOptions:
         cores: What builds are told; 0 for all.
         repeat: How often a build is repeated to compare its results.
         multiplexed_build_output: Whether log lines are framed with their build.
+        max_log_size: Bytes of output after which a build is ended; 0 for no limit.
+        keep_log: Whether logs are kept.
+        cache_failures: Whether lasting failures are remembered.
         settings: All other settings by name; those of an untrusted client bear
             the prefix ``untrusted-``.
     """
@@ -64,6 +95,9 @@ class SessionOptions:
     cores: int | None = None
     repeat: int | None = None
     multiplexed_build_output: bool = False
+    max_log_size: int | None = None
+    keep_log: bool | None = None
+    cache_failures: bool | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,13 +117,27 @@ def apply_settings(
             known[NUMBERS[name]] = _number(name, value)
         elif name in FLAGS:
             known[FLAGS[name]] = _flag(name, value)
+        elif not trusted:
+            others[UNTRUSTED_PREFIX + name] = value
+        elif name in TRUSTED_NUMBERS:
+            known[TRUSTED_NUMBERS[name]] = _number(name, value)
+        elif name in TRUSTED_FLAGS:
+            known[TRUSTED_FLAGS[name]] = _flag(name, value)
         else:
-            others[name if trusted else UNTRUSTED_PREFIX + name] = value
+            _check(name, value)
+            others[name] = value
     if len(others) > MAX_SETTINGS:
         raise StoreError(
             f"a session may set at most {MAX_SETTINGS} options", reason="invalid-setting"
         )
     return replace(options, **known, settings=others)  # type: ignore[arg-type]
+
+
+def _check(name: str, value: str) -> None:
+    if name in CHECKED_NUMBERS:
+        _number(name, value)
+    elif name in CHECKED_FLAGS:
+        _flag(name, value)
 
 
 def _number(name: str, value: str) -> int:
@@ -124,4 +172,7 @@ def build_options(options: SessionOptions, config: Config, mode: BuildMode) -> B
         rounds=rounds,
         offload=options.use_offload,
         print_build_trace=options.print_build_trace,
+        keep_log=options.keep_log,
+        max_log_size=options.max_log_size,
+        cache_failures=options.cache_failures,
     )

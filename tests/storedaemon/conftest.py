@@ -90,7 +90,7 @@ class RunningDaemon:
                     **os.environ,
                     "NOTIFY_SOCKET": f"{self.base}/notify",
                     "PYTHONWARNINGS": "error",
-                    "GUIX": f"{self.base}/guix",
+                    "GUIX": f"{self.base}/no-guix",
                     **(environment or {}),
                 },
                 stdin=subprocess.DEVNULL,

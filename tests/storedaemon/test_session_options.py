@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What clients may set, and how it becomes the options of a build."""
 
+from dataclasses import replace
+
 import pytest
 
 from builder.options import BuildMode
@@ -55,6 +57,42 @@ def test_later_settings_add_to_earlier_ones():
     assert first == SessionOptions(cores=4, settings={"a": "1"})
 
 
+TRUSTED_ONLY = [
+    ("build-fallback", "true", "fallback", True),
+    ("build-use-substitutes", "false", "use_substitutes", False),
+    ("build-keep-log", "false", "keep_log", False),
+    ("build-cache-failure", "true", "cache_failures", True),
+    ("build-max-log-size", "1000", "max_log_size", 1000),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "attribute", "meaning"), TRUSTED_ONLY)
+def test_trusted_clients_may_change_more(name: str, value: str, attribute: str, meaning: object):
+    """An untrusted one's wish is kept, unread, and changes nothing."""
+    trusted = apply_settings(SessionOptions(), [(name, value)], trusted=True)
+    assert trusted == replace(SessionOptions(), **{attribute: meaning})
+    untrusted = apply_settings(SessionOptions(), [(name, "nonsense")], trusted=False)
+    assert untrusted == SessionOptions(settings={f"untrusted-{name}": "nonsense"})
+
+
+@pytest.mark.parametrize(
+    "name", ["gc-keep-outputs", "build-use-chroot", "build-poll-interval", "build-keep-log"]
+)
+def test_settings_of_a_known_form_are_checked(name: str):
+    """The reference refuses other values, too, whatever the setting does."""
+    with pytest.raises(StoreError, match=f"`{name}'") as caught:
+        apply_settings(SessionOptions(), [(name, "maybe")], trusted=True)
+    assert caught.value.reason == "invalid-setting"
+
+
+def test_a_prefix_does_not_make_a_setting_trusted():
+    """Nobody can send under the name of what another could not."""
+    options = apply_settings(
+        SessionOptions(), [("untrusted-build-keep-log", "false")], trusted=False
+    )
+    assert options.settings == {"untrusted-untrusted-build-keep-log": "false"}
+
+
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "٣", "99999999999", "4294967295", " 1"])
 def test_numbers_must_be_numbers(value: str):
     """The error is the one that Guix's clients know."""
@@ -94,3 +132,15 @@ def test_the_client_overrides_the_daemon_and_silence_leaves_it():
     assert (said.timeout, said.max_silent_time, said.cores, said.rounds) == (0, 0, 0, 1)
     assert said.keep_failed
     assert said.mode is BuildMode.CHECK
+
+
+def test_a_trusted_clients_wishes_reach_its_builds():
+    """What is not wished for is left to the daemon's settings."""
+    config = make_config([])
+    unsaid = build_options(SessionOptions(), config, BuildMode.NORMAL)
+    assert (unsaid.keep_log, unsaid.max_log_size, unsaid.cache_failures) == (None, None, None)
+    pairs = [(name, value) for name, value, *_ in TRUSTED_ONLY]
+    said = build_options(
+        apply_settings(SessionOptions(), pairs, trusted=True), config, BuildMode.NORMAL
+    )
+    assert (said.keep_log, said.max_log_size, said.cache_failures) == (False, 1000, True)
