@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -18,7 +19,7 @@ from builder.events import BuildLog, BuildStarted, FailureKind
 from builder.jobs import Job, JobState
 from builder.logfile import LogFile
 from builder.network import Network
-from builder.spawner.client import SpawnedProcess, Spawner
+from builder.spawner.client import SetupError, SpawnedProcess, Spawner
 from builder.uplink import Gate, UplinkError
 from builder.watch import Limits, Watch
 from reaper.process import ExitStatus
@@ -62,8 +63,8 @@ class Attempt:
                 os.close(end)
             try:
                 async with self._connected(gate, spawner, spawned):
-                    await spawned.setup
-                    self._announce(spawned)
+                    await self._set_up(spawned)
+                    self._announce(spawned.process.pid)
                     return await self._watch(spawned, output)
             finally:
                 spawned.setup.close()
@@ -98,21 +99,36 @@ class Attempt:
                 f"no network for `{self.job.path}': {error}", FailureKind.TRANSIENT
             ) from error
 
-    def _announce(self, spawned: SpawnedProcess) -> None:
+    async def _set_up(self, spawned: SpawnedProcess) -> None:
+        try:
+            await spawned.setup
+        except SetupError as error:
+            error.pid = spawned.process.pid
+            raise
+
+    async def tell_unexecuted(self, pid: int, reason: str) -> None:
+        """Let a builder that could not be executed seem to have run, and to have said why.
+
+        Guix's clients see that from the C++ daemon, and look for the reason in the log.
+        """
+        self._announce(pid)
+        text = f"while setting up the child process: in phase exec: {reason}\n"
+        await self._pass_on(pid, text.encode("utf-8", "surrogateescape"))
+
+    async def _pass_on(self, pid: int, data: bytes) -> None:
+        if self.log is not None:
+            await self.log.write(data)
+        await self.job.audience.tell_log(BuildLog(self.job.path, pid, data))
+
+    def _announce(self, pid: int) -> None:
         job = self.job
         log_file = self.log.path if self.log else ""
-        job.started = BuildStarted(job.path, job.derivation.system, log_file, spawned.process.pid)
+        job.started = BuildStarted(job.path, job.derivation.system, log_file, pid)
         job.proceed(JobState.BUILDING)
         job.audience.tell(job.started)
 
     async def _watch(self, spawned: SpawnedProcess, output: int) -> ExitStatus:
-        pid = spawned.process.pid
-
-        async def pass_on(data: bytes) -> None:
-            if self.log is not None:
-                await self.log.write(data)
-            await self.job.audience.tell_log(BuildLog(self.job.path, pid, data))
-
+        pass_on = partial(self._pass_on, spawned.process.pid)
         watch = Watch(f"building of `{self.job.path}'", output, self.limits, pass_on)
         if self.container.isolated:
             await watch.follow()

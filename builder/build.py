@@ -27,7 +27,14 @@ from builder.directories import (
     write_files,
 )
 from builder.errors import BuildError
-from builder.events import BuildSucceeded, FailureKind, Level, Message, UnsupportedPlatform
+from builder.events import (
+    BuildSucceeded,
+    FailureKind,
+    Level,
+    Message,
+    OutputConfirmed,
+    UnsupportedPlatform,
+)
 from builder.inputs import closure_of, direct_inputs
 from builder.jobs import Job, JobState
 from builder.keeping import Keeper
@@ -215,14 +222,14 @@ class Builder:
         plan = self._plan(job, directories, inputs, user)
         container = self._container(plan)
         log = self.open_log(job)
+        store = self._shop.layout.store
+        attempt = Attempt(job, container, plan.network, store, log, self.limits(job))
         try:
-            store = self._shop.layout.store
-            attempt = Attempt(job, container, plan.network, store, log, self.limits(job))
             status = await attempt.run(self._shop.spawner)
         except SpawnError as error:
             if self._views.were_refused(error):
                 return False
-            raise self._spawn_failed(job, error) from error
+            raise await self._spawn_failed(attempt, error) from error
         finally:
             if log is not None:
                 await log.close()
@@ -287,16 +294,21 @@ class Builder:
                 FailureKind.INPUT_REJECTED,
             ) from error
 
-    def _spawn_failed(self, job: Job, error: SpawnError) -> BuildError:
+    async def _spawn_failed(self, attempt: Attempt, error: SpawnError) -> BuildError:
+        if not (isinstance(error, SetupError) and error.is_execution):
+            return BuildError(str(error), FailureKind.INPUT_REJECTED)
+        reason = self._why_not_executed(attempt.job, error)
+        await attempt.tell_unexecuted(error.pid or os.getpid(), reason)
+        return BuildError(reason, FailureKind.NOT_EXECUTED)
+
+    def _why_not_executed(self, job: Job, error: SetupError) -> str:
         machine, system = self._shop.host.machine, job.derivation.system
-        foreign = isinstance(error, SetupError) and error.errno == errno.ENOEXEC
-        if foreign and not machine.can_build(system):
-            job.audience.tell(UnsupportedPlatform(job.path, system))
-            return BuildError(
-                f"a `{system}' is required to build `{job.path}', but I am a `{machine.system}'",
-                FailureKind.INPUT_REJECTED,
-            )
-        return BuildError(str(error), FailureKind.INPUT_REJECTED)
+        if not error.errno:
+            return error.text
+        if error.errno != errno.ENOEXEC or machine.can_build(system):
+            return f"executing `{job.derivation.builder}': {os.strerror(error.errno)}"
+        job.audience.tell(UnsupportedPlatform(job.path, system))
+        return f"a `{system}' is required to build `{job.path}', but I am a `{machine.system}'"
 
     def _disk_full(self, directories: BuildDirectories) -> bool:
         places = (self._shop.layout.store, directories.workplace.build)
@@ -359,6 +371,7 @@ class Builder:
         self, job: Job, left: BuildDirectories, info: PathInfo
     ) -> None:
         if info.nar_hash == self._shop.database.path_info(info.path).nar_hash:
+            job.audience.tell(OutputConfirmed(job.path, info.path))
             return
         differs = f"derivation `{job.path}' may not be deterministic: output `{info.path}' differs"
         if job.options.keep_failed:

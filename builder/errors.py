@@ -23,6 +23,7 @@ STATUSES = {
     FailureKind.PERMANENT: PERMANENT_FAILURE,
     FailureKind.CACHED: PERMANENT_FAILURE,
     FailureKind.INPUT_REJECTED: PERMANENT_FAILURE,
+    FailureKind.NOT_EXECUTED: PERMANENT_FAILURE,
 }
 """Exit statuses by kind of failure; any other kind is 1."""
 

@@ -29,6 +29,7 @@ class FailureKind(StrEnum):
     TRANSIENT = "transient-failure"
     OUTPUT_REJECTED = "output-rejected"
     INPUT_REJECTED = "input-rejected"
+    NOT_EXECUTED = "not-executed"
     DEPENDENCY_FAILED = "dependency-failed"
     TIMED_OUT = "timed-out"
     SILENT = "silent-too-long"
@@ -82,6 +83,14 @@ class BuildLog:
     drv: StorePath
     pid: int
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfirmed:
+    """A check made an output again, and it came out the same."""
+
+    drv: StorePath
+    output: StorePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +162,7 @@ BuildEvent = (
     | GoalWaiting
     | BuildStarted
     | BuildLog
+    | OutputConfirmed
     | BuildSucceeded
     | BuildFailed
     | HashMismatch

@@ -28,7 +28,12 @@ from store.database import StoreDatabase
 from store.paths import StorePath
 
 LASTING = frozenset(
-    {FailureKind.PERMANENT, FailureKind.OUTPUT_REJECTED, FailureKind.NOT_DETERMINISTIC}
+    {
+        FailureKind.PERMANENT,
+        FailureKind.NOT_EXECUTED,
+        FailureKind.OUTPUT_REJECTED,
+        FailureKind.NOT_DETERMINISTIC,
+    }
 )
 """Failures that are remembered, where that is wanted: another try would fail as well."""
 

@@ -63,6 +63,7 @@ class SetupError(SpawnError):
             ``execute`` means a program for another machine.
         text: What was wrong, without the step.
         operation: The operation that failed, None where it was another step.
+        pid: The process that was to become the program, None if there never was one.
     """
 
     def __init__(
@@ -74,6 +75,12 @@ class SetupError(SpawnError):
         self.errno = errno
         self.text = text
         self.operation = operation
+        self.pid: int | None = None
+
+    @property
+    def is_execution(self) -> bool:
+        """Whether all was set up but for the program, which could not be executed."""
+        return self.step in ("program", "execute")
 
 
 def start_spawner() -> StartedHelper:

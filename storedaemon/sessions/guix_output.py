@@ -8,7 +8,7 @@ becomes one NEXT, because a client may show each as it comes. Entry points:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder.events import (
     BuildEvent,
@@ -20,6 +20,7 @@ from builder.events import (
     HashMismatch,
     Level,
     Message,
+    OutputConfirmed,
     UnsupportedPlatform,
 )
 from storedaemon.wire.messages import SetOptions
@@ -76,7 +77,8 @@ def render(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
             yield from _log(event, audience)
         case BuildStarted(drv, system, log_file, pid):
             yield from _trace(f"build-started {drv} - {system} {log_file} {pid}", audience)
-        case BuildSucceeded(drv):
+        case BuildSucceeded(drv) | OutputConfirmed(drv):
+            # A check says so once for each output, and then once more, as with the C++ daemon.
             yield from _trace(f"build-succeeded {drv} -", audience)
         case BuildFailed():
             yield from _failure(event, audience)
@@ -108,6 +110,10 @@ def _log(event: BuildLog, audience: Audience) -> Iterator[bytes]:
 
 
 def _failure(event: BuildFailed, audience: Audience) -> Iterator[bytes]:
+    if event.kind is FailureKind.NOT_EXECUTED:
+        # The C++ daemon's builder starts, says why it cannot go on, and exits.
+        text = f"builder for `{event.drv}' failed with exit code 1"
+        event = replace(event, kind=FailureKind.PERMANENT, message=text)
     if event.message and event.kind not in _NO_TEXT and not event.remote:
         yield from _message(event.message, Level.ERROR, audience)
     if event.kind in _TIMEOUTS:

@@ -19,6 +19,7 @@ NAMES: Mapping[type, str] = {
     events.GoalWaiting: "waiting",
     events.BuildStarted: "started",
     events.BuildLog: "log",
+    events.OutputConfirmed: "confirmed",
     events.BuildSucceeded: "succeeded",
     events.BuildFailed: "failed",
     events.HashMismatch: "hash-mismatch",

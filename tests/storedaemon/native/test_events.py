@@ -20,6 +20,7 @@ SAMPLES = [
     e.GoalWaiting(DRV, "slot", "4 builds"),
     e.BuildStarted(DRV, "x86_64-linux", "/log/x.gz", 42),
     e.BuildLog(DRV, 42, b"line\n\xff"),
+    e.OutputConfirmed(DRV, DRV[:-4]),
     e.BuildSucceeded(DRV, (DRV[:-4],), 1.5),
     e.BuildFailed(DRV, e.FailureKind.TIMED_OUT, "too slow", 101),
     e.HashMismatch(DRV, "sha256", "aa", "bb"),

@@ -2,6 +2,7 @@
 """Builds as Guix clients see them: the shapes and texts of the recorded conversations."""
 
 import hashlib
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,12 +17,15 @@ from store.derivations import Derivation, Output, fill_output_paths, unparse_der
 from store.nar.events import Content, Regular
 from store.nar.writer import write
 from store.paths import StoreDirectory, StorePath
+from storedaemon.wire import guix
 from storedaemon.wire import messages as m
+from storedaemon.wire.primitives import U64
 from tests.storedaemon.conftest import RunningDaemon
 from tests.storedaemon.guix_client import GuixClient, RequestFailedError
 
 SYSTEM = f"{subprocess.check_output(['uname', '-m'], text=True).strip()}-linux"
 HOST = tuple(f"--chroot-directory={path}" for path in ("/bin", "/usr", "/lib", "/lib64"))
+DATA = Path(__file__).parents[1] / "data/transcripts"
 PATH = {"PATH": "/bin:/usr/bin"}
 
 pytestmark = pytest.mark.root
@@ -209,6 +213,55 @@ def test_a_second_build_that_differs(client: GuixClient, recipes: Recipes):
     )
     assert caught.value.status == 1
     assert [line.split()[1] for line in shape(client)] == ["build-started"]
+
+
+def recorded(name: str, reply: int) -> list[str]:
+    """Give the lines that the C++ daemon showed in one of its replies."""
+    lines = (DATA / f"{name}.jsonl").read_text().splitlines()
+    turns = [json.loads(line) for line in lines]
+    data = [bytes.fromhex(turn["hex"]) for turn in turns if turn["from"] == "daemon"][reply]
+    text = b""
+    while data.startswith(U64.pack(guix.NEXT)):
+        size = U64.unpack_from(data, 8)[0]
+        text += data[16 : 16 + size]
+        data = data[16 + (size + 7) // 8 * 8 :]
+    return text.decode().splitlines()
+
+
+def words(lines: list[str]) -> list[str]:
+    """Give what kind of line each is: the name of a trace, or a builder's whole line."""
+    return [line.split()[1] if line.startswith("@ ") else line for line in lines]
+
+
+def test_a_check_that_confirms(client: GuixClient, recipes: Recipes):
+    """It succeeds once for each output and once more, as recorded; a repair says nothing."""
+    drv, _ = recipes.script("demo", "echo building; echo hello > $out")
+    client.build(drv)
+    client.output.clear()
+    client.build(drv, mode=BuildMode.CHECK)
+    assert words(shape(client)) == words(recorded("check-repair-10", 3))
+    client.output.clear()
+    client.build(drv, mode=BuildMode.REPAIR)
+    assert client.output == []
+
+
+def test_a_builder_that_is_absent(client: GuixClient, recipes: Recipes):
+    """It seems to start, says why it cannot go on, and fails for good."""
+    absent = f"{recipes.shell}-absent"
+    output = Output("")
+    bare = Derivation({"out": output}, {}, (recipes.shell,), SYSTEM, absent, (), {})
+    filled = fill_output_paths(bare, "absent", recipes.directory, _no_input)
+    drv = client.add_text("absent.drv", unparse_derivation(filled), [recipes.shell])
+    assert failure(client, drv) == (f"build of `{drv}' failed", 100)
+    text = f"builder for `{relative(drv)}' failed with exit code 1"
+    hashed = relative(drv).removeprefix("STORE/")
+    why = f"executing `{relative(absent)}': No such file or directory"
+    assert shape(client) == [
+        f"@ build-started {relative(drv)} - {SYSTEM} LOGS/{hashed}.gz PID",
+        f"while setting up the child process: in phase exec: {why}",
+        text,
+        f"@ build-failed {relative(drv)} - 1 {text}",
+    ]
 
 
 def test_rounds_that_differ(client: GuixClient, recipes: Recipes):

@@ -15,6 +15,7 @@ from builder.events import (
     HashMismatch,
     Level,
     Message,
+    OutputConfirmed,
     UnsupportedPlatform,
 )
 from store.paths import StorePath
@@ -37,6 +38,7 @@ PLAIN = Audience(verbosity=0)
             [f"@ build-started {DRV} - x86_64-linux {LOG} 357\n"],
         ),
         (BuildStarted(DRV, "i686-linux", "", 1), [f"@ build-started {DRV} - i686-linux  1\n"]),
+        (OutputConfirmed(DRV, OUT), [f"@ build-succeeded {DRV} -\n"]),
         (BuildSucceeded(DRV, (OUT,), 1.5), [f"@ build-succeeded {DRV} -\n"]),
         (
             BuildFailed(DRV, FailureKind.PERMANENT, EXIT),
