@@ -9,7 +9,7 @@ through directory descriptors. What was hashed is what is registered.
 
 import errno
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ from builder.jobs import Job, JobState
 from builder.keeping import Keeper
 from builder.logfile import LogFile, LogFiles
 from builder.network import Network, choose, survey
-from builder.options import BuildSettings
+from builder.options import BuildMode, BuildSettings
 from builder.plan import BuildPlan, Host, container_for
 from builder.references_graph import graph_requests, graph_text
 from builder.sealing import Sealer
@@ -54,6 +54,7 @@ from store.derivations import Derivation
 from store.info import PathInfo
 from store.layout import Layout
 from store.paths import StoreDirectory, StorePath, is_derivation, name_of
+from store.worker.client import WorkerError
 
 NO_SPACE = 8 * 1024 * 1024
 """Free bytes below which a failure may well be one of space, and is not held against the build."""
@@ -94,6 +95,10 @@ class Workshop:
     logs: LogFiles
 
 
+EXITED = frozenset({FailureKind.PERMANENT, FailureKind.TRANSIENT})
+"""How a builder fails by its own exit, which may leave outputs that tell why."""
+
+
 class Builder:
     """Builds, checks and repairs single derivations."""
 
@@ -113,6 +118,9 @@ class Builder:
         started = trio.current_time()
         infos: list[PathInfo] = []
         for number in range(1, rounds + 1):
+            if number > 1:
+                # Without a container the last round's outputs are where this one's will be.
+                await self.remove_invalid(missing)
             async with self._run(job, inputs) as left:
                 earlier, infos = infos, await self._shop.sealer.seal(job, left, inputs, missing)
                 _compare_rounds(job, earlier, infos)
@@ -183,13 +191,29 @@ class Builder:
         discarded = directories.deletable
         try:
             yield
-        except BuildError:
+        except BuildError as error:
             if job.options.keep_failed:
+                if error.kind in EXITED and self._has_own_outputs(job):
+                    await self._keep_outputs(job, directories)
                 await self._shop.keeper.keep(job, directories)
                 discarded = tuple(each for each in discarded if each != directories.top)
             raise
         finally:
             self._shop.cleaner.discard(discarded)
+
+    def _has_own_outputs(self, job: Job) -> bool:
+        """Tell whether outputs are made beside the store, and are nowhere in it yet."""
+        return self._shop.settings.use_chroot and job.key.mode is BuildMode.NORMAL
+
+    async def _keep_outputs(self, job: Job, directories: BuildDirectories) -> None:
+        """Leave what a failed builder made of its outputs in the store, for who looks for it."""
+        outputs = job.derivation.output_paths
+        missing = [path for path in outputs if not self._shop.database.is_valid(path)]
+        for output in _made(directories, missing):
+            try:
+                await self._shop.sealer.keep_failed(job, directories, output)
+            except WorkerError as error:
+                job.audience.tell(Message(error.message, Level.ERROR))
 
     @asynccontextmanager
     async def _user(self) -> AsyncIterator[BuildUser | None]:
@@ -388,3 +412,9 @@ def _compare_rounds(job: Job, earlier: Sequence[PathInfo], later: Sequence[PathI
                 f"output `{one.path}' of `{job.path}' differs from previous round",
                 FailureKind.OUTPUT_REJECTED,
             )
+
+
+def _made(directories: BuildDirectories, outputs: Iterable[StorePath]) -> list[StorePath]:
+    """Return the outputs of which a builder left anything."""
+    names = set(os.listdir(directories.workplace.store))
+    return [path for path in outputs if path.rpartition("/")[2] in names]

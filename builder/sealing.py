@@ -89,6 +89,17 @@ class Sealer:
         await self._check_constraints(job.derivation, infos)
         return infos
 
+    async def keep_failed(self, job: Job, left: BuildDirectories, output: StorePath) -> None:
+        """Put what a failed builder made of an output in its place, made harmless, unregistered.
+
+        Raises:
+            WorkerError: It is nothing that may lie in a store.
+        """
+        copy = job.derivation.is_fixed_output
+        kept = OutputToSeal(_base(output), output, left.owner, None, copy)
+        await self._have_sealed(SealOutputs(job.path, (kept,), ()), left)
+        self.place(job, left, [output])
+
     def place(self, job: Job, left: BuildDirectories, outputs: Iterable[StorePath]) -> None:
         """Put sealed outputs into the store, in place of what has their names."""
         source = self._sealed_in(job, left)

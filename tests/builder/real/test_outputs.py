@@ -250,3 +250,38 @@ async def test_nothing_is_left_behind(open_yard: "OpenYard"):
         running = yard.monitor.statistics().running
     assert yard.leftovers() == []
     assert running == 3
+
+
+async def test_what_a_failed_builder_made_is_kept_where_it_would_be(yard: "Yard"):
+    """For who asked to keep failed builds: harmless, not valid, and gone with the next build."""
+    drv = await yard.add_derivation(
+        "mkdir $out; echo half >$out/file; chmod 757 $out/file; test $succeed; echo rest >$doc",
+        outputs=("out", "doc"),
+        succeed="",
+    )
+    await yard.failure(drv, keep_failed=True)
+    kept = Path(yard.output(drv))
+    assert (kept / "file").read_text() == "half\n"
+    assert stat.S_IMODE((kept / "file").stat().st_mode) == 0o555
+    assert kept.stat().st_uid == os.geteuid()
+    assert not yard.database.is_valid(yard.output(drv))
+    assert not os.path.lexists(yard.output(drv, "doc"))
+    await yard.failure(drv)
+    assert not kept.exists()
+
+
+async def test_what_may_not_lie_in_a_store_is_not_kept(yard: "Yard"):
+    """The failure stays the builder's own."""
+    drv = await yard.add_derivation("mkdir $out; mkfifo $out/pipe; exit 3")
+    failure = await yard.failure(drv, keep_failed=True)
+    assert "failed with exit code 3" in failure.message
+    assert not os.path.lexists(yard.output(drv))
+
+
+@pytest.mark.parametrize("use_chroot", [True, False])
+async def test_every_round_starts_without_outputs(open_yard: "OpenYard", use_chroot: bool):
+    """In a container or without one."""
+    async with open_yard(use_chroot=use_chroot) as yard:
+        drv = await yard.add_derivation("test ! -e $out; echo same >$out")
+        await yard.build(drv, rounds=3)
+        assert yard.database.is_valid(yard.output(drv))
