@@ -16,6 +16,8 @@ from storedaemon.client.client import connect
 from storedaemon.client.errors import DaemonError
 from tests.storedaemon import exporting
 
+MIB = 1 << 20
+
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
@@ -70,6 +72,32 @@ async def test_the_client_exports_and_imports(daemon: Any):
         with pytest.raises(StoreError, match="is not valid"):
             async with client.export([f"{daemon.store}/{'0' * 32}-x"]) as export:
                 _ = [piece async for piece in export]
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory that a process has had at once, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+@pytest.mark.slow
+async def test_a_large_item_needs_no_memory(daemon: Any, tmp_path: Path):
+    """It goes out and in while the daemon's memory stays as it was."""
+    large, exported = tmp_path / "large", tmp_path / "exported"
+    large.touch()
+    os.truncate(large, 256 * MIB)
+    async with connect(daemon.native_socket) as client:
+        path = await client.add_path(str(large), "large")
+        before = peak_memory(daemon.pid)
+        with exported.open("wb") as file:
+            async with client.export([path]) as export:
+                async for piece in export:
+                    file.write(piece)
+        with exported.open("rb") as file:
+            pieces = iter(lambda: file.read(MIB), b"")
+            assert await client.import_items(pieces) == [path]
+    assert exported.stat().st_size > 256 * MIB
+    assert peak_memory(daemon.pid) - before < 32 * MIB
 
 
 @pytest.mark.slow
