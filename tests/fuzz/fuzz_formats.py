@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fuzz the parsers of the store's formats: archives, derivations, paths, hashes, base 32.
+"""Fuzz the parsers of the store's formats: archives, exports, signatures, derivations and less.
 
     python tests/fuzz/fuzz_formats.py --seconds 60
 
@@ -25,13 +25,18 @@ from pathlib import Path
 from store import base32
 from store.derivations import parse_derivation, unparse_derivation
 from store.errors import StoreError
-from store.hashes import Digest, HashAlgorithm
+from store.exports import ExportReader, ReadItem, encode_signature
+from store.hashes import Digest, HashAlgorithm, Hasher, new_hasher
 from store.nar.events import Content, NarEvent
 from store.nar.reader import NarReader
 from store.nar.writer import write
 from store.paths import StoreDirectory, check_name, hash_part, name_of
+from store.signatures import canonical
+from store.signatures.gcrypt import Gcrypt
+from store.signatures.keys import read_expression, verify
 
 DATA = Path(__file__).parents[1] / "store" / "data"
+EXPORT = Path(__file__).parents[1] / "storedaemon/data/transcripts/import-15.jsonl"
 STORE = StoreDirectory("/gnu/store")
 
 MAX_INPUT = 1 << 16
@@ -70,6 +75,79 @@ def run_nar(data: bytes, rng: random.Random) -> None:
             break
     reader.end()
     assert b"".join(write(events)) == data[: reader.consumed]
+
+
+class _Archive:
+    """Takes the archive of an item, and hashes it."""
+
+    def __init__(self) -> None:
+        self._reader = NarReader()
+        self._hasher = new_hasher(HashAlgorithm.SHA256)
+        self.data = b""
+
+    @property
+    def finished(self) -> bool:
+        return self._reader.finished
+
+    def feed(self, data: memoryview) -> int:
+        self._reader.feed(data)
+        taken = len(data) - self._reader.excess
+        self._hasher.update(data[:taken])
+        self.data += data[:taken]
+        return taken
+
+    def archive_hasher(self) -> Hasher:
+        return self._hasher.copy()
+
+
+def run_export(data: bytes, rng: random.Random) -> None:
+    """Read a stream of items in pieces; what was hashed must be what was read."""
+    archives: list[_Archive] = []
+
+    def begin() -> _Archive:
+        archives.append(_Archive())
+        return archives[-1]
+
+    reader = ExportReader(STORE, begin)
+    step = rng.choice((1, 7, 64, MAX_INPUT))
+    taken = 0
+    while taken < len(data) and not reader.finished:
+        taken += reader.feed(memoryview(data)[taken : taken + step])
+        if reader.item is not None:
+            _check_item(data, archives[-1].data, reader.item)
+            reader.proceed()
+    reader.end()
+
+
+def _check_item(data: bytes, archive: bytes, item: ReadItem) -> None:
+    """Find what was hashed: as canonical references are sorted, it may be spelt otherwise."""
+    trailer = item.trailer.encode()
+    if archive + trailer + encode_signature(item.signature) in data:
+        assert item.digest == Digest.of(HashAlgorithm.SHA256, archive + trailer)
+
+
+def run_signature(data: bytes, _rng: random.Random) -> None:
+    """Verify a signature; a good one signs what was recorded, however it is spelt."""
+    gcrypt = Gcrypt.load()
+    expression = read_expression(gcrypt, data)
+    recorded = read_expression(gcrypt, _recorded_signature())
+    assert isinstance(recorded, list)
+    assert canonical.parse(canonical.encode(expression)) == expression
+    assert verify(gcrypt, [recorded[3]], data) == recorded[1][2][2]
+
+
+def _recorded_stream() -> bytes:
+    lines = [json.loads(line) for line in EXPORT.read_text().splitlines()]
+    (first, *_) = (
+        bytes.fromhex(line["hex"])[8:] for line in lines if "287369676e6174757265" in line["hex"]
+    )
+    return first
+
+
+def _recorded_signature() -> bytes:
+    stream = _recorded_stream()
+    start = stream.index(b"(signature")
+    return stream[start : stream.rindex(b")") + 1]
 
 
 def run_derivation(data: bytes, _rng: random.Random) -> None:
@@ -129,6 +207,16 @@ def targets() -> dict[str, Target]:
             run_derivation,
             tuple(texts),
             (b'"', b"\\", b'\\"', b"\\n", b"[", b"]", b"(", b")", b",", b'("","")', b"\0", b"r:"),
+        ),
+        "export": Target(
+            run_export,
+            (_recorded_stream(),),
+            (bytes(8), b"\1" + bytes(7), b"NIXE" + bytes(4), _words("/gnu/store/x"), b"\0"),
+        ),
+        "signature": Target(
+            run_signature,
+            (_recorded_signature(),),
+            (b"(", b")", b"#", b"(hash sha256 #00#)", b"4:data", b"|", b'"', b"[", b"{", b"\0"),
         ),
         "path": Target(run_path, tuple(paths), (b"/", b"..", b".", b"/gnu/store/", b"-", b"\n")),
         "hash": Target(run_hash, tuple(spellings), (b":", b"sha256:", b"r:", b" ", b"\n")),

@@ -18,7 +18,9 @@ def fuzzer() -> dict[str, Any]:
     return runpy.run_path(str(PROGRAM))
 
 
-@pytest.mark.parametrize("name", ["nar", "derivation", "path", "hash", "base32"])
+@pytest.mark.parametrize(
+    "name", ["nar", "export", "signature", "derivation", "path", "hash", "base32"]
+)
 def test_a_thousand_mutations_end_well(fuzzer: dict[str, Any], name: str):
     """Each is accepted or refused; some are refused, and the recorded inputs are all accepted."""
     target = fuzzer["targets"]()[name]
