@@ -20,7 +20,7 @@ from builder.spawner.program import UnsuitableProgramError
 from builder.spawner.room import Home
 from builder.spawner.script import Guest, Script, translate
 from builder.spawner.syscalls import reset_ignored_signals
-from locker.channel import Channel
+from locker.channel import Channel, close_all
 from locker.errors import ChannelClosedError
 from locker.start import adopt_channel
 
@@ -69,15 +69,20 @@ class Spawner:
         script = translate(request.container)
         setup = Setup(self._kit, script)
         try:
-            self._spawn(request.number, script, setup, _channels(request, fds))
+            reply, pidfds = self._spawn(request.number, script, setup, _channels(request, fds))
         finally:
             setup.close()
-            for fd in fds:
-                os.close(fd)
+            close_all(fds)  # before the reply: who gets that waits for the status pipe to close
+        self._channel.send(reply, pidfds)
+        close_all(pidfds)
+        if isinstance(reply, SpawnRefused):
+            gc.collect()  # it does not run by itself, and errors may leave cycles
         if self._home is not None and self._home.away:
             self._prepare_room(self._home)
 
-    def _spawn(self, number: int, script: Script, setup: Setup, channels: Channels) -> None:
+    def _spawn(
+        self, number: int, script: Script, setup: Setup, channels: Channels
+    ) -> tuple[Spawned | SpawnRefused, tuple[int, ...]]:
         try:
             if script.network:
                 self._kit.loopback.get()
@@ -86,11 +91,8 @@ class Spawner:
             else:
                 pid, pidfd = self._build_house(script, setup, channels)
         except _SETUP_ERRORS as error:
-            self._channel.send(SpawnRefused(number, setup.failure(error)))
-            gc.collect()  # it does not run by itself, and errors may leave cycles
-            return
-        self._channel.send(Spawned(number, pid), (pidfd,))
-        os.close(pidfd)
+            return SpawnRefused(number, setup.failure(error)), ()
+        return Spawned(number, pid), (pidfd,)
 
     def _enter_room(self) -> bool:
         """Make sure to be in new namespaces; False where that cannot be."""
