@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Deleting what builds leave behind, while the next ones already run.
 
-Trees are deleted by the store workers, through directory descriptors. Who needs
-the place of a tree that is still being deleted waits for that.
+Trees are deleted by the store workers, through directory descriptors; a build that
+left nothing costs no message. Who needs the place of a tree that is still being
+deleted waits for that.
 """
 
 import os
@@ -12,6 +13,7 @@ import structlog
 import trio
 
 from builder.directories import opened
+from store.bare_trees import delete_bare_tree
 from store.worker.client import StoreWorkers
 
 log = structlog.get_logger("builder")
@@ -25,7 +27,8 @@ def tree_deleter(workers: StoreWorkers) -> Delete:
     async def delete(path: str) -> None:
         directory, _, name = path.rpartition("/")
         with opened(directory or "/") as fd:
-            await workers.delete_tree(fd, name)
+            if not delete_bare_tree(fd, name):
+                await workers.delete_tree(fd, name)
 
     return delete
 
