@@ -19,7 +19,7 @@ from builder.spawner import identity, mounts, network, program, root
 from builder.spawner.calls import Call, Channels, mount_procs, perform, plan
 from builder.spawner.kit import Kit
 from builder.spawner.messages import STATUS_CODEC, SetupFailure
-from builder.spawner.script import Script
+from builder.spawner.script import Script, Step
 from builder.spawner.syscalls import setdomainname, sethostname
 
 
@@ -32,6 +32,7 @@ class Setup:
         self._kit = kit
         self._script = script
         self._root = -1
+        self._workshop: mounts.Workshop | None = None
 
     def detach(self) -> None:
         """Separate new namespaces from the host's, from within."""
@@ -51,26 +52,39 @@ class Setup:
             self.step = "loopback"
             network.bring_up(self._kit.loopback.get())
 
-    def furnish(self) -> None:
-        """Make the root and what is in it, but for proc, and enter it."""
-        script = self._script
+    def suits(self, script: Script) -> bool:
+        """Tell whether what was done so far is what another script begins with."""
+        return self._workshop is not None and self._script.groundwork == script.groundwork
+
+    def take_over(self, script: Script) -> None:
+        """Go on by another script, which this suits."""
+        self.step = "clone"
+        self._script = script
+
+    def lay_groundwork(self) -> None:
+        """Make the root, and in it what the script begins with."""
+        groundwork = self._script.groundwork
         self.step = "host-name"
-        sethostname(script.host_name, len(script.host_name))
-        setdomainname(script.domain_name, len(script.domain_name))
+        sethostname(groundwork.host_name, len(groundwork.host_name))
+        setdomainname(groundwork.domain_name, len(groundwork.domain_name))
         self.step = "root"
-        self._root = root.place_root(script.root)
-        self.step = "operation"
-        workshop = mounts.Workshop(self._root, self._kit.devices)
-        try:
-            for step in script.steps:
-                self._operation = step[0]
-                workshop.execute(step)
-            for position, parent, name in script.procs:
-                self._operation = position
-                workshop.make_place(parent, name)
-        finally:
-            workshop.close()
+        self._root = root.place_root(groundwork.root)
+        self._workshop = mounts.Workshop(self._root, self._kit.devices)
+        self._execute(self._workshop, groundwork.steps)
+
+    def furnish(self) -> None:
+        """Make what is in the root, but for proc, and enter it."""
+        script = self._script
+        if self._workshop is None:
+            self.lay_groundwork()
+        workshop = self._workshop
+        assert workshop is not None
+        self._execute(workshop, script.steps)
+        for position, parent, name in script.procs:
+            self._operation = position
+            workshop.make_place(parent, name)
         self._operation = None
+        workshop.close()
         self.step = "enter-root"
         root.enter_root(self._root, script.root_mode)
 
@@ -91,10 +105,20 @@ class Setup:
         if not self._script.loopback:
             network.route_loopback(self._kit.proc)
 
+    def _execute(self, workshop: mounts.Workshop, steps: tuple[Step, ...]) -> None:
+        self.step = "operation"
+        for step in steps:
+            self._operation = step[0]
+            workshop.execute(step)
+        self._operation = None
+
     def close(self) -> None:
         """Close what was opened, in a process that goes on."""
+        if self._workshop is not None:
+            self._workshop.close()
         if self._root >= 0:
             os.close(self._root)
+            self._root = -1
 
     def mount_procs(self) -> None:
         """Mount proc, in a process of the container's own."""

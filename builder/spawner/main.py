@@ -62,12 +62,13 @@ class Spawner:
         self._kit = kit
         self._home = home
         self._cloner = Cloner()
+        self._begun: Setup | None = None
 
     def serve_one(self) -> None:
         """Take one request and answer it."""
         request, fds = self._channel.receive()
         script = translate(request.container)
-        setup = Setup(self._kit, script)
+        setup = self._setup_for(script)
         try:
             reply, pidfds = self._spawn(request.number, script, setup, _channels(request, fds))
         finally:
@@ -78,7 +79,23 @@ class Spawner:
         if isinstance(reply, SpawnRefused):
             gc.collect()  # it does not run by itself, and errors may leave cycles
         if self._home is not None and self._home.away:
-            self._prepare_room(self._home)
+            self._prepare_room(self._home, script)
+
+    def _setup_for(self, script: Script) -> Setup:
+        """Give what sets a container up: what was begun in advance, if it suits."""
+        begun, self._begun = self._begun, None
+        home = self._home
+        if home is None:
+            return Setup(self._kit, script)
+        if home.away and home.mounts_changed():
+            home.return_home()
+        if begun is not None:
+            if home.away and _fits_a_room(script) and begun.suits(script):
+                begun.take_over(script)
+                return begun
+            begun.close()
+            home.return_home()
+        return Setup(self._kit, script)
 
     def _spawn(
         self, number: int, script: Script, setup: Setup, channels: Channels
@@ -99,21 +116,27 @@ class Spawner:
         home = self._home
         if home is None:
             return False
-        if home.away and home.mounts_changed():
-            home.return_home()
         if not home.away:
             home.enter_room(self._kit.loopback.get())
         return True
 
-    def _prepare_room(self, home: Home) -> None:
+    def _prepare_room(self, home: Home, last: Script) -> None:
         """Move on to the next container's namespaces, while nobody waits.
 
-        Who has not asked for a room now is not likely to ask for one next.
+        Who has not asked for a room now is not likely to ask for one next; and the next
+        container is likely to begin as the last one did.
         """
         home.return_home()
-        # If it fails, it is tried again when it is needed, and its failure then has a reader.
-        with contextlib.suppress(OSError, RuntimeError):
+        begun = Setup(self._kit, last)
+        try:
             home.enter_room(self._kit.loopback.get())
+            if last.groundwork.root is None:  # nothing is done to the host's files in advance
+                begun.lay_groundwork()
+                self._begun = begun
+        except (OSError, RuntimeError):
+            # It is tried again when it is needed, and its failure then has a reader.
+            begun.close()
+            home.return_home()
 
     def _let_room(self, script: Script, setup: Setup, channels: Channels) -> tuple[int, int]:
         """Furnish the room that this process is in, and launch its first inhabitant."""

@@ -41,6 +41,8 @@ Step = tuple[Any, ...]
 
 BIND, MAKE_FILE, MAKE_DIRECTORY, MAKE_LINK, MOUNT, MAKE_DEVICES, VIEW_STORE = range(7)
 
+_GENERAL = frozenset({MAKE_DIRECTORY, MOUNT, MAKE_DEVICES})
+
 
 _Furniture = (
     Bind | StoreView | File | Directory | Symlink | Tmpfs | Devices | SharedMemory | PseudoTerminals
@@ -73,11 +75,24 @@ class Uplink(NamedTuple):
     joins: bool
 
 
+class Groundwork(NamedTuple):
+    """What can be done before anybody knows what runs in the container, or on what.
+
+    Nothing of it shows files of the host. It is much the same for all builds.
+    """
+
+    host_name: bytes
+    domain_name: bytes
+    root: bytes | None
+    steps: tuple[Step, ...]
+
+
 class Script(NamedTuple):
     """All that a child needs; see `builder.container.Container` for the meanings.
 
-    `procs` are the operations that only a process of the container's own can do, since proc
-    shows the PID namespace of who mounts it: position, parent directory, name.
+    `steps` come after those of the groundwork. `procs` are the operations that only a process
+    of the container's own can do, since proc shows the PID namespace of who mounts it:
+    position, parent directory, name.
     """
 
     isolated: bool
@@ -85,12 +100,10 @@ class Script(NamedTuple):
     loopback: bool
     gated: bool
     uplink: Uplink | None
-    root: bytes | None
+    groundwork: Groundwork
     root_mode: int
     steps: tuple[Step, ...]
     procs: tuple[tuple[int, bytes, bytes], ...]
-    host_name: bytes
-    domain_name: bytes
     directory: bytes
     personality: int
     limits: tuple[tuple[int, int, int], ...]
@@ -109,18 +122,18 @@ def translate(container: Container) -> Script:
     command, identity = container.command, container.identity
     operations = container.operations if container.isolated else ()
     procs = tuple((at, *_split(i.target)) for at, i in enumerate(operations) if isinstance(i, Proc))
+    furniture = [_step(i, at) for at, i in enumerate(operations) if not isinstance(i, Proc)]
+    first, later = _divide(furniture)
     return Script(
         isolated=container.isolated,
         network="network" in container.namespaces,
         loopback=container.loopback,
         gated=container.awaits_network,
         uplink=_uplink(identity),
-        root=None if container.root.path is None else os.fsencode(container.root.path),
+        groundwork=_groundwork(container, first),
         root_mode=container.root.mode,
-        steps=tuple(_step(i, at) for at, i in enumerate(operations) if not isinstance(i, Proc)),
+        steps=later,
         procs=procs,
-        host_name=container.host_name.encode(),
-        domain_name=container.domain_name.encode(),
         directory=os.fsencode(command.directory),
         personality=container.personality.number,
         limits=tuple((i.resource, i.soft, i.hard) for i in container.limits),
@@ -133,6 +146,43 @@ def translate(container: Container) -> Script:
         arguments=command.arguments,
         environment=command.environment,
     )
+
+
+def _groundwork(container: Container, steps: tuple[Step, ...]) -> Groundwork:
+    root = container.root.path
+    return Groundwork(
+        container.host_name.encode(),
+        container.domain_name.encode(),
+        None if root is None else os.fsencode(root),
+        steps,
+    )
+
+
+def _divide(steps: list[Step]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Divide steps into those that any container may begin with, and the others.
+
+    Files are small and differ, such as the one that names the user. What lies in a place
+    that another step makes must wait for that.
+    """
+    first: list[Step] = []
+    later: list[Step] = []
+    waiting: set[bytes] = set()
+    for step in steps:
+        _, action, parent, name = step[:4]
+        if action in _GENERAL and not _lies_in(parent, waiting):
+            first.append(step)
+        else:
+            later.append(step)
+            waiting.add(parent + b"/" + name)
+    return tuple(first), tuple(later)
+
+
+def _lies_in(path: bytes, places: set[bytes]) -> bool:
+    while path:
+        if path in places:
+            return True
+        path = path.rpartition(b"/")[0]
+    return False
 
 
 def _ids(identity: Identity) -> tuple[int, int, tuple[int, ...]] | None:
