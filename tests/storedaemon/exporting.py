@@ -6,6 +6,9 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import apsw
 
 from store.signatures import keyring
 from store.signatures.gcrypt import Gcrypt
@@ -67,6 +70,17 @@ def make_stub(configuration: str) -> str:
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -I {STUB} "$@"\n')
     program.chmod(0o755)
     return str(program)
+
+
+def collect(daemon: Any, *paths: str) -> None:
+    """Make a store forget items that nothing refers to, each after those that refer to it."""
+    database = apsw.Connection(f"{daemon.state}/db/db.sqlite")
+    database.set_busy_timeout(10_000)
+    database.execute("pragma foreign_keys = on")
+    for path in paths:
+        database.execute("delete from ValidPaths where path = ?", (path,))
+        os.unlink(path)
+    database.close()
 
 
 class ExportClient(GuixClient):

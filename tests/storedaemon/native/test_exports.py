@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.storedaemon import exporting
-from tests.storedaemon.exporting import ExportClient, nar, number, signed_part
+from tests.storedaemon.exporting import ExportClient, collect, nar, number, signed_part
 
 
 @pytest.fixture
@@ -104,3 +104,18 @@ def test_an_import_that_is_withdrawn_leaves_nothing(
     assert answer["reason"] == "cancelled"
     (private,) = [name for name in os.listdir(daemon.store) if name.startswith(".incoming")]
     assert os.listdir(f"{daemon.store}/{private}") == []
+
+
+def test_a_derivation_comes_with_its_outputs(connect: Callable[..., Any], daemon: Any, tools: Any):
+    """What it says of them is read from it, so that a collector knows them."""
+    client = connect()
+    builder = client.add_script("builder", "#!/bin/sh\n")
+    drv = client.ask(
+        "add-derivation", name="d", builder=builder, sources=[builder], outputs=["out", "doc"]
+    )
+    stream, _ = export(client, paths=[drv["path"]], closure=True)
+    collect(daemon, drv["path"], builder)
+    answer, _ = client.finish(send(client, tools, stream))
+    assert answer["result"] == {"paths": [builder, drv["path"]]}
+    assert client.ask("derivation-outputs", path=drv["path"]) == {"outputs": drv["outputs"]}
+    assert os.access(builder, os.X_OK)

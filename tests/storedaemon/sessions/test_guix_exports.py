@@ -3,14 +3,24 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storedaemon.wire.guix_client import DataChunk
 from tests.storedaemon import exporting
-from tests.storedaemon.exporting import ExportClient, item, nar, number, signed_part, stream_of
+from tests.storedaemon.exporting import (
+    ExportClient,
+    collect,
+    item,
+    nar,
+    number,
+    signed_part,
+    stream_of,
+)
 from tests.storedaemon.guix_client import RequestFailedError
 
 Start = Callable[..., Any]
@@ -53,21 +63,9 @@ def pair(start_daemon: Start, tmp_path: Path) -> Iterator[tuple[ExportClient, An
         yield client, daemon
 
 
-def collect(daemon: Any, *paths: str) -> None:
-    """Make a store forget items, as a collector does."""
-    import apsw  # noqa: PLC0415 - only tests write to a daemon's database
-
-    database = apsw.Connection(f"{daemon.state}/db/db.sqlite")
-    database.set_busy_timeout(10_000)
-    database.execute("pragma foreign_keys = on")
-    for path in paths:
-        database.execute("delete from ValidPaths where path = ?", (path,))
-        os.unlink(path)
-    database.close()
-
-
-def test_an_export_has_the_bytes_of_the_reference(signer: Any):
+def test_an_export_has_the_bytes_of_the_reference(pair: tuple[ExportClient, Any]):
     """The archive, the trailer, and that there is no signature; and the words shown before."""
+    _, signer = pair
     with connect(signer) as client:
         first = client.add_text("first", b"1")
         path = client.add_text("second", b"two", [first])
@@ -97,8 +95,9 @@ def test_what_one_store_signs_it_takes_back(signer: Any):
         assert not os.path.exists(f"{second}.lock")
 
 
-def test_items_that_are_valid_are_read_and_left_alone(signer: Any):
+def test_items_that_are_valid_are_read_and_left_alone(pair: tuple[ExportClient, Any]):
     """They count as imported, and the stream goes on behind them."""
+    _, signer = pair
     with connect(signer) as client:
         first = client.add_text("first", b"1")
         second = client.add_text("second", b"two", [first])
@@ -119,8 +118,9 @@ def refused(client: ExportClient, stream: bytes) -> str:
     return caught.value.message
 
 
-def test_nobody_imports_what_is_not_signed(signer: Any):
+def test_nobody_imports_what_is_not_signed(pair: tuple[ExportClient, Any]):
     """Not even root; the words are the reference's."""
+    _, signer = pair
     with connect(signer) as client:
         path = client.add_text("item", b"bytes")
         exported = client.export(path)
@@ -132,8 +132,8 @@ def test_nobody_imports_what_is_not_signed(signer: Any):
     assert [name for name in trees(signer) if "item" in name] == []
 
 
-def test_a_changed_archive_is_refused(signer: Any):
-    """The signature is good, but of something else."""
+def test_a_signature_of_something_else_is_refused(signer: Any):
+    """And so is what is no signature."""
     with connect(signer) as client:
         path = client.add_text("item", b"bytes")
         exported = client.export(path, sign=True)
@@ -142,6 +142,9 @@ def test_a_changed_archive_is_refused(signer: Any):
         words = refused(client, stream_of([exported.replace(b"bytes", b"Bytes")]))
         assert words.startswith("signed hash doesn't match actual contents of imported archive;")
         assert "corrupt" in words
+        part = signed_part(nar(b"bytes"), path)
+        words = refused(client, stream_of([part + number(1) + exporting.string(b"(x)")]))
+        assert "corrupt signature data: (x" in words
         assert not client.is_valid(path)
     assert [name for name in trees(signer) if "item" in name] == []
 
@@ -158,18 +161,9 @@ def test_a_key_that_is_withdrawn_counts_no_more(signer: Any):
         assert "unauthorized public key" in refused(client, stream_of([exported]))
 
 
-def test_what_is_no_signature_is_refused(signer: Any):
-    """The words say what it is."""
-    with connect(signer) as client:
-        path = client.add_text("item", b"bytes")
-        stream = stream_of(
-            [signed_part(nar(b"bytes"), path) + number(1) + exporting.string(b"(x)")]
-        )
-        assert "corrupt signature data: (x" in refused(client, stream)
-
-
-def test_references_must_be_there_or_come_before(signer: Any):
+def test_references_must_be_there_or_come_before(pair: tuple[ExportClient, Any]):
     """An item without them is not registered, nor is its tree left."""
+    _, signer = pair
     with connect(signer) as client:
         first = client.add_text("first", b"1")
         second = client.add_text("second", b"two", [first])
@@ -182,9 +176,10 @@ def test_references_must_be_there_or_come_before(signer: Any):
         assert client.import_stream(stream_of(reversed(exports))) == (first, second)
 
 
-@pytest.mark.parametrize(
-    ("stream", "words"),
-    [
+def test_what_is_no_export_is_refused(pair: tuple[ExportClient, Any]):
+    """The words are the reference's where it has the same rule."""
+    client, daemon = pair
+    for stream, words in (
         (b"", "unexpected end-of-file"),
         (number(2), "input doesn't look like something created by `nix-store --export'"),
         (number(1) + b"no archive......", "input doesn't look like a normalized archive"),
@@ -193,12 +188,8 @@ def test_references_must_be_there_or_come_before(signer: Any):
             item(signed_part(nar(b"x"), "/etc/passwd"), None),
             "path `/etc/passwd' is not in the store",
         ),
-    ],
-)
-def test_what_is_no_export_is_refused(pair: tuple[ExportClient, Any], stream: bytes, words: str):
-    """The words are the reference's where it has the same rule."""
-    client, daemon = pair
-    assert words in refused(client, stream + (bytes(64) if stream else b""))
+    ):
+        assert words in refused(client, stream + (bytes(64) if stream else b""))
     assert len(trees(daemon)) == 1
 
 
@@ -263,3 +254,22 @@ def test_every_truncation_is_an_error_and_leaves_nothing(pair: tuple[ExportClien
             client.import_stream(stream[:end])
         assert not client.is_valid(path)
     assert trees(daemon) == []
+
+
+def test_a_client_that_leaves_within_an_export_leaves_nothing(pair: tuple[ExportClient, Any]):
+    """What was read of the item is closed again, and others are served."""
+    client, daemon = pair
+    path = client.add_text("item", os.urandom(4_000_000))
+    # The first request that is watched makes what watches.
+    client.export(path)
+    before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    with connect(daemon) as leaver:
+        leaver.send_only(exporting.m.ExportPath(path, sign=False))
+        while not isinstance(leaver.next_event(), DataChunk):
+            pass
+        leaver.socket.shutdown(socket.SHUT_RDWR)
+    assert len(client.export(path)) > 4_000_000
+    deadline = time.monotonic() + 10
+    while len(os.listdir(f"/proc/{daemon.pid}/fd")) > before and time.monotonic() < deadline:
+        assert client.is_valid(path)
+    assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before
