@@ -285,3 +285,30 @@ async def test_every_round_starts_without_outputs(open_yard: "OpenYard", use_chr
         drv = await yard.add_derivation("test ! -e $out; echo same >$out")
         await yard.build(drv, rounds=3)
         assert yard.database.is_valid(yard.output(drv))
+
+
+@pytest.mark.parametrize("mode", [BuildMode.CHECK, BuildMode.REPAIR])
+async def test_what_needs_a_container_is_refused_without_one(
+    open_yard: "OpenYard", mode: BuildMode
+):
+    """The builder would write over the valid output that it is compared with."""
+    async with open_yard(use_chroot=False) as yard:
+        drv = await yard.add_derivation("cat /proc/sys/kernel/random/uuid >$out")
+        await yard.build(drv)
+        before = Path(yard.output(drv)).read_text()
+        if mode is BuildMode.REPAIR:
+            Path(yard.output(drv)).write_text("damaged")
+            before = "damaged"
+        failure = await yard.failure(drv, mode=mode)
+        assert "without `--disable-chroot'" in failure.message
+        assert Path(yard.output(drv)).read_text() == before
+
+
+async def test_a_builder_that_keeps_printing_is_not_silent(open_yard: "OpenYard"):
+    """However long it takes; without a container its end is awaited beside its output."""
+    async with open_yard(use_chroot=False) as yard:
+        drv = await yard.add_derivation(
+            "for i in 1 2 3 4 5; do echo on; sleep 0.4; done; echo x >$out"
+        )
+        await yard.build(drv, max_silent_time=1)
+        assert yard.log() == "on\n" * 5
