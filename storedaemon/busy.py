@@ -4,6 +4,7 @@
 Entry point: `list_busy`.
 """
 
+import os
 from collections.abc import Mapping
 
 import trio
@@ -19,18 +20,18 @@ _MOST = 64 * 1024 * 1024
 async def list_busy(
     monitor: ProcessMonitor, guix: str, layout: Layout, environment: Mapping[str, str]
 ) -> frozenset[str]:
-    """Return the items that the program names; empty where no program is chosen.
+    """Return the items that the program names; empty where there is no such program.
 
     Args:
         monitor: Reaps it.
-        guix: The file name of ``guix``; empty for none.
+        guix: The file name of ``guix``.
         layout: Of the store.
         environment: The program's.
 
     Raises:
         AgentError: It failed, so nobody knows what is in use.
     """
-    if not guix:
+    if not os.access(guix, os.X_OK):
         return frozenset()
     program = Program(guix, ("gc", "--list-busy"), environment)
     async with open_agent(monitor, program) as agent:

@@ -117,7 +117,7 @@ async def assemble(
         temp_roots=temp_roots,
         root_finder=root_finder,
         needed=building.scheduler.in_use,
-        busy=partial(list_busy, monitor, config.guix_program, layout, dict(os.environ)),
+        busy=partial(list_busy, monitor, find_guix(config, environment), layout, environment),
         deduplicated=settings.deduplicate,
     )
     return Services(

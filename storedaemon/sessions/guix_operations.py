@@ -169,7 +169,12 @@ async def find_roots(services: Services, session: Session, _: Any, tell: Tell) -
 async def collect_garbage(
     services: Services, session: Session, asked: m.CollectGarbage, tell: Tell
 ) -> m.Reply:
-    """Answer CollectGarbage."""
+    """Answer CollectGarbage.
+
+    The C++ daemon overlooks the temporary roots of the session that asks, since a
+    process's own locks do not stop it. Guix counts on that when it deletes what it
+    has just added.
+    """
     paths = [services.directory.parse(path) for path in asked.paths]
     limit = None if asked.max_freed == NO_LIMIT else asked.max_freed
     wish = Wish(_ACTIONS[asked.action], paths, limit)
@@ -177,6 +182,7 @@ async def collect_garbage(
     async def report(event: Event) -> None:
         await tell(*texts(event, wish, services.layout.store))
 
+    session.roots.close()
     done = await garbage.collect_garbage(
         services, session, wish, report, ignore_liveness=asked.ignore_liveness
     )

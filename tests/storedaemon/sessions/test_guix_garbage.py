@@ -52,6 +52,13 @@ def add_garbage(daemon: RunningDaemon, *names: str, size: int = 8) -> list[str]:
         return sorted(client.add_text(name, content) for name, content in contents.items())
 
 
+@pytest.fixture
+def other(daemon: RunningDaemon) -> Iterator[GuixClient]:
+    """Another client, whose temporary roots count."""
+    with GuixClient(daemon.guix_socket) as other:
+        yield other
+
+
 def recorded(file: str, request: int) -> list[bytes]:
     """Give the texts that the reference showed for a request, counted from 0."""
     lines = [json.loads(line) for line in (TRANSCRIPTS / file).read_text().splitlines()]
@@ -85,9 +92,9 @@ def test_the_recorded_deletion_of_one_item(client: GuixClient, daemon: RunningDa
     assert not os.path.exists(item)
 
 
-def test_the_recorded_refusal_to_delete_what_is_alive(client: GuixClient):
-    """The client's own session keeps the item."""
-    item = client.add_text("hello.txt", b"hello\n")
+def test_the_recorded_refusal_to_delete_what_is_alive(client: GuixClient, other: GuixClient):
+    """Another client's session keeps the item."""
+    item = other.add_text("hello.txt", b"hello\n")
     with pytest.raises(RequestFailedError) as caught:
         collect(client, m.GarbageAction.DELETE_SPECIFIC, [item])
     assert caught.value.message == f"cannot delete path `{item}' since it is still alive"
@@ -95,9 +102,21 @@ def test_the_recorded_refusal_to_delete_what_is_alive(client: GuixClient):
     assert client.is_valid(item)
 
 
-def test_the_recorded_lists_of_the_dead_and_the_living(client: GuixClient, daemon: RunningDaemon):
+def test_a_session_deletes_what_it_added_itself(client: GuixClient):
+    """Its own temporary roots do not count, and what it adds again is kept from others."""
+    item = client.add_text("again", b"again")
+    assert item in collect(client, m.GarbageAction.RETURN_DEAD).paths
+    assert collect(client, m.GarbageAction.DELETE_SPECIFIC, [item]).paths == (item,)
+    assert not client.is_valid(item)
+    assert client.add_text("again", b"again") == item
+    assert client.is_valid(item)
+
+
+def test_the_recorded_lists_of_the_dead_and_the_living(
+    client: GuixClient, other: GuixClient, daemon: RunningDaemon
+):
     """What lies in the store without being registered is dead as well."""
-    live = client.add_text("live", b"live")
+    live = other.add_text("live", b"live")
     dead = add_garbage(daemon, "a", "b")
     stray = f"{daemon.store}/{'0' * 32}-stray.lock"
     Path(stray).touch()
@@ -188,11 +207,13 @@ def test_shared_files_are_freed_once(client: GuixClient, daemon: RunningDaemon):
     assert os.listdir(f"{daemon.store}/.links") == []
 
 
-def test_what_is_shared_still_is_counted_as_saved(client: GuixClient, daemon: RunningDaemon):
+def test_what_is_shared_still_is_counted_as_saved(
+    client: GuixClient, other: GuixClient, daemon: RunningDaemon
+):
     """By the length of all copies but one."""
     content = b"x" * MINIMUM_SIZE
     for name in ("a", "b", "c"):
-        client.add_text(name, content)
+        other.add_text(name, content)
     collect(client)
     cost = os.stat(f"{daemon.store}/.links").st_size
     kib = (2 * MINIMUM_SIZE - cost) / 1024
