@@ -156,6 +156,8 @@ class Sealer:
                 outputs_fd=stack.enter_context(opened(left.workplace.store)),
                 private_fd=stack.enter_context(opened(left.private)),
                 links_fd=links,
+                # Outside a container, some process of the builder may have got away.
+                at_rest=left.workplace.store != self._layout.store,
             )
 
     async def _check_constraints(self, derivation: Derivation, infos: Sequence[PathInfo]) -> None:

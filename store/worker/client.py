@@ -37,6 +37,7 @@ from store.worker.messages import (
     SweepLinks,
     SweepLinksReply,
 )
+from store.worker.sealing import is_small, seal
 
 
 class WorkerError(StoreError):
@@ -127,6 +128,7 @@ class StoreWorkers:
         private_fd: int,
         links_fd: int | None,
         store_fd: int | None = None,
+        at_rest: bool = False,
     ) -> tuple[SealedOutput, ...]:
         """Seal the outputs of a build, and move them into the store.
 
@@ -141,12 +143,15 @@ class StoreWorkers:
             links_fd: The deduplicated files; None for no deduplication.
             store_fd: The store; the caller holds the lock of each output and knows
                 that none is valid. None to leave outputs where they are.
+            at_rest: Whether nobody can change the outputs any more, the builder
+                included; a few small files are then sealed here and now.
 
         Raises:
             WorkerError: An output is not what it must be, or the system refuses.
         """
         fds = [outputs_fd, private_fd] + ([links_fd] if links_fd is not None else [])
-        reply = await self._call(request, fds)
+        here = at_rest and is_small(request, outputs_fd)
+        reply = seal(request, fds) if here else await self._call(request, fds)
         if reply.failure is not None:
             raise _seal_error(request, reply.failure)
         if store_fd is not None:

@@ -23,9 +23,8 @@ from locker.start import adopt_channel
 from store.errors import StoreError
 from store.files import delete_entry, delete_tree
 from store.hashes import HashAlgorithm, new_hasher
-from store.links import Links, sweep_unused
+from store.links import sweep_unused
 from store.nar.dump import dump
-from store.sealing.seal import Directories, SealError, seal_outputs
 from store.sharing import KnownInodes, Shared, share_files, write_inodes
 from store.worker.messages import (
     CODEC,
@@ -33,19 +32,17 @@ from store.worker.messages import (
     DeleteEntriesReply,
     DeleteTree,
     DeleteTreeReply,
-    Failure,
     HashPath,
     HashPathReply,
     IndexLinks,
     IndexLinksReply,
-    SealedOutput,
     SealOutputs,
-    SealOutputsReply,
     ShareFiles,
     ShareFilesReply,
     SweepLinks,
     SweepLinksReply,
 )
+from store.worker.sealing import failure_of, seal
 
 _BLOCK = 1 << 18
 
@@ -102,25 +99,11 @@ def _serve_one(channel: Channel) -> None:
     channel.send(reply)
 
 
-def _seal(message: SealOutputs, fds: Sequence[int]) -> SealOutputsReply:
-    if len(fds) not in (2, 3):
-        raise MessageError(f"{len(fds)} descriptors beside SealOutputs")
-    links = Links(fds[2]) if len(fds) == 3 else None
-    sealed: list[SealedOutput] = []
-    try:
-        for output in seal_outputs(message, Directories(fds[0], fds[1], links)):
-            sealed.append(output)  # noqa: PERF402 - an error must not lose those before it
-    except (StoreError, OSError) as error:
-        failure = _failure(error, message.outputs[len(sealed)].name)
-        return SealOutputsReply(tuple(sealed), failure)
-    return SealOutputsReply(tuple(sealed), None)
-
-
 def _delete(message: DeleteTree, fds: Sequence[int]) -> DeleteTreeReply:
     try:
         freed = delete_tree(_only(fds), message.name, kept_links=message.kept_links)
     except (StoreError, OSError) as error:
-        return DeleteTreeReply(0, _failure(error))
+        return DeleteTreeReply(0, failure_of(error))
     return DeleteTreeReply(freed, None)
 
 
@@ -132,7 +115,7 @@ def _hash(message: HashPath, fds: Sequence[int]) -> HashPathReply:
             hasher.update(piece)
             size += len(piece)
     except (StoreError, OSError) as error:
-        return HashPathReply(b"", 0, _failure(error))
+        return HashPathReply(b"", 0, failure_of(error))
     return HashPathReply(hasher.digest(), size, None)
 
 
@@ -141,7 +124,7 @@ def _index(_: IndexLinks, fds: Sequence[int]) -> IndexLinksReply:
     try:
         return IndexLinksReply(write_inodes(links, index), None)
     except OSError as error:
-        return IndexLinksReply(0, _failure(error))
+        return IndexLinksReply(0, failure_of(error))
 
 
 def _share(message: ShareFiles, fds: Sequence[int]) -> ShareFilesReply:
@@ -152,7 +135,7 @@ def _share(message: ShareFiles, fds: Sequence[int]) -> ShareFilesReply:
         with closing(KnownInodes(index)) as known:
             share_files(store, message.name, links, known, shared)
     except (StoreError, OSError) as error:
-        failure = _failure(error)
+        failure = failure_of(error)
     return ShareFilesReply(shared.files, shared.size, tuple(shared.writable), failure)
 
 
@@ -163,7 +146,7 @@ def _delete_entries(message: DeleteEntries, fds: Sequence[int]) -> DeleteEntries
         try:
             freed += delete_entry(directory, os.fsdecode(name)).size
         except (StoreError, OSError) as error:
-            failure = failure or _failure(error)
+            failure = failure or failure_of(error)
     return DeleteEntriesReply(freed, failure)
 
 
@@ -171,7 +154,7 @@ def _sweep(_: SweepLinks, fds: Sequence[int]) -> SweepLinksReply:
     try:
         swept = sweep_unused(_only(fds))
     except OSError as error:
-        return SweepLinksReply(0, 0, 0, _failure(error))
+        return SweepLinksReply(0, 0, 0, failure_of(error))
     return SweepLinksReply(swept.removed, swept.freed, swept.saved, None)
 
 
@@ -192,20 +175,8 @@ def _exactly(count: int, fds: Sequence[int]) -> Sequence[int]:
     return fds
 
 
-def _failure(error: StoreError | OSError, output: str = "") -> Failure:
-    if isinstance(error, StoreError):
-        actual = error.actual if isinstance(error, SealError) else b""
-        return Failure(error.reason, error.message, output, actual)
-    return Failure("system", _describe(error), output)
-
-
-def _describe(error: OSError) -> str:
-    name = f"`{os.fsdecode(error.filename)}': " if isinstance(error.filename, str | bytes) else ""
-    return f"{name}{error.strerror}"
-
-
 HANDLERS: Mapping[type, Callable[[Any, Sequence[int]], object]] = {
-    SealOutputs: _seal,
+    SealOutputs: seal,
     DeleteTree: _delete,
     HashPath: _hash,
     IndexLinks: _index,

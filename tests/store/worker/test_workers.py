@@ -53,6 +53,7 @@ class Bench:
     built: Path
     private: Path
     fds: dict[str, int]
+    at_rest: bool
 
     def output(self, path: StorePath, **options: object) -> OutputToSeal:
         """Describe an output."""
@@ -69,6 +70,7 @@ class Bench:
             private_fd=self.fds["private"],
             links_fd=self.fds["links"],
             store_fd=self.fds["store"] if move else None,
+            at_rest=self.at_rest,
         )
 
     def give_to_builder(self) -> None:
@@ -77,15 +79,15 @@ class Bench:
             os.chown(below, BUILDER, -1, follow_symlinks=False)
 
 
-@pytest.fixture
-def bench(workers: StoreWorkers, layout: Layout) -> Iterator[Bench]:
-    """A place where something was built."""
+@pytest.fixture(params=[False, True], ids=["disturbed", "at-rest"])
+def bench(workers: StoreWorkers, layout: Layout, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A place where something was built; small things are sealed by the daemon or a worker."""
     built, private = Path(layout.store, "x.chroot"), Path(layout.store, "x.private")
     places = {"built": built, "private": private, "links": layout.links, "store": layout.store}
     built.mkdir()
     private.mkdir(0o700)
     fds = {name: os.open(path, os.O_RDONLY) for name, path in places.items()}
-    yield Bench(workers, layout, built, private, fds)
+    yield Bench(workers, layout, built, private, fds, request.param)
     for fd in fds.values():
         os.close(fd)
 
@@ -432,3 +434,22 @@ async def test_a_worker_has_only_the_capabilities_it_needs(
         assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0b1011
         assert int(fields["CapPrm"], 16) == 0b1011
         assert fields["NoNewPrivs"] == "1"
+
+
+async def test_small_files_at_rest_need_no_worker(
+    bench: Bench, make_path: Callable[[str], StorePath]
+):
+    """And only those: neither large ones, nor what somebody may still change."""
+    small, large = make_path("small"), make_path("large")
+    (bench.built / small.rpartition("/")[2]).write_bytes(b"x")
+    (bench.built / large.rpartition("/")[2]).write_bytes(bytes(5000))
+    bench.give_to_builder()
+    bench.workers.close()
+    with pytest.raises(WorkerError):
+        await bench.seal(bench.output(small), bench.output(large))
+    if bench.at_rest:
+        [sealed] = await bench.seal(bench.output(small))
+        assert sealed.nar_size == 120
+    else:
+        with pytest.raises(WorkerError):
+            await bench.seal(bench.output(small))
