@@ -11,11 +11,13 @@ import errno
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from builder.attempt import Attempt, check_exit
+from builder.builtins import Builtins
+from builder.circumstances import Circumstances
 from builder.cleaning import Cleaner
 from builder.container import Container
 from builder.derivation_cache import DerivationCache
@@ -39,7 +41,6 @@ from builder.inputs import closure_of, direct_inputs
 from builder.jobs import Job, JobState
 from builder.keeping import Keeper
 from builder.logfile import LogFile, LogFiles
-from builder.network import Network, choose, survey
 from builder.options import BuildMode, BuildSettings
 from builder.plan import BuildPlan, Host, container_for
 from builder.references_graph import graph_requests, graph_text
@@ -78,6 +79,7 @@ class Workshop:
         keeper: Keeps what users want to look at after a failure.
         users: Whom builders run as; None for the daemon's own user.
         logs: The logs of builds.
+        builtins: How the builders are served that are part of the daemon.
     """
 
     layout: Layout
@@ -93,6 +95,7 @@ class Workshop:
     keeper: Keeper
     users: BuildUsers | None
     logs: LogFiles
+    builtins: Builtins = field(default_factory=Builtins)
 
 
 EXITED = frozenset({FailureKind.PERMANENT, FailureKind.TRANSIENT})
@@ -105,6 +108,14 @@ class Builder:
     def __init__(self, workshop: Workshop) -> None:
         self._shop = workshop
         self._views = Views()
+        self._circumstances = Circumstances(
+            workshop.settings,
+            workshop.builtins,
+            workshop.host.environment,
+            workshop.database,
+            workshop.layout.store,
+        )
+        self.refuse_unserved = self._circumstances.refuse_unserved
 
     async def build(self, job: Job, missing: Sequence[StorePath]) -> None:
         """Build a derivation and register those of its outputs that are missing.
@@ -203,7 +214,7 @@ class Builder:
 
     def _has_own_outputs(self, job: Job) -> bool:
         """Tell whether outputs are made beside the store, and are nowhere in it yet."""
-        return self._shop.settings.use_chroot and job.key.mode is BuildMode.NORMAL
+        return self._circumstances.is_isolated(job) and job.key.mode is BuildMode.NORMAL
 
     async def _keep_outputs(self, job: Job, directories: BuildDirectories) -> None:
         """Leave what a failed builder made of its outputs in the store, for who looks for it."""
@@ -228,7 +239,7 @@ class Builder:
     ) -> BuildDirectories:
         settings, name = self._shop.settings, name_of(job.path)
         await self._shop.cleaner.vacate(private_directory(job.path))
-        if not settings.use_chroot:
+        if not self._circumstances.is_isolated(job):
             store = self._shop.layout.store
             return make_open(settings.build_directory, store, job.path, name, user)
         view = self._views.choose(len(inputs), user)
@@ -243,7 +254,7 @@ class Builder:
     ) -> bool:
         """Run the builder to its end; tell False where it has to be tried without a view."""
         write_files(directories.workplace.build, await self._graphs(job))
-        plan = self._plan(job, directories, inputs, user)
+        plan = self._plan(job, directories, inputs | await self._circumstances.tools(job), user)
         container = self._container(plan)
         log = self.open_log(job)
         store = self._shop.layout.store
@@ -275,24 +286,14 @@ class Builder:
             store=self._shop.layout.store,
             inputs=tuple(sorted(inputs)),
             user=user,
-            isolated=self._shop.settings.use_chroot,
+            isolated=self._circumstances.is_isolated(job),
             cores=job.options.cores,
-            network=self._network(job),
+            network=self._circumstances.network(job),
+            drv=job.path,
+            manner=self._circumstances.manner(job),
+            builtins=self._shop.builtins,
+            traces=job.options.download_traces,
         )
-
-    def _network(self, job: Job) -> Network:
-        settings = self._shop.settings
-        if not (job.derivation.is_fixed_output and settings.use_chroot):
-            return Network()
-        path = self._shop.host.environment.get("PATH")
-        network = choose(
-            settings.fixed_output_network,
-            survey(settings.slirp4netns, path),
-            host_loopback=settings.host_loopback,
-        )
-        if network.warning:
-            job.audience.tell(Message(network.warning, Level.ERROR))
-        return network
 
     def open_log(self, job: Job) -> LogFile | None:
         """Create the log file of a build; None if logs are not kept."""
@@ -385,7 +386,7 @@ class Builder:
             self._shop.content_index.record(digest, path, recursive=recursive)
 
     def _need_container(self, job: Job, what: str) -> None:
-        if not self._shop.settings.use_chroot:
+        if not self._circumstances.is_isolated(job):
             raise BuildError(
                 f"{what} needs a container, since the outputs of `{job.path}' exist: "
                 "run the daemon without `--disable-chroot'"

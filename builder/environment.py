@@ -57,6 +57,11 @@ def _impure_variables(derivation: Derivation, source: Mapping[str, str]) -> dict
     return {name: source.get(name, "") for name in names}
 
 
+def octets(text: str) -> bytes:
+    """Give the bytes of a text of a derivation, which need not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def build_directory_name(derivation_name: str) -> str:
     """Return the name, under /tmp, of the build directory that every container shows."""
     return f"guix-build-{derivation_name}-0"

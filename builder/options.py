@@ -28,8 +28,9 @@ class BuildOptions:
     """The options of one request, already checked against what this client may set.
 
     Times are in seconds; 0 means no limit. `offload` allows other machines to build,
-    and `print_build_trace` asks those for trace lines. Where the last three are None,
-    the daemon's settings hold.
+    and `print_build_trace` asks those for trace lines; with `download_traces`, downloads
+    tell of their progress in such lines. Where the last three are None, the daemon's
+    settings hold.
     """
 
     mode: BuildMode = BuildMode.NORMAL
@@ -42,6 +43,7 @@ class BuildOptions:
     rounds: int = 1
     offload: bool = True
     print_build_trace: bool = False
+    download_traces: bool = False
     keep_log: bool | None = None
     max_log_size: int | None = None
     cache_failures: bool | None = None
@@ -82,6 +84,8 @@ class BuildSettings:
         fixed_output_network: What network fixed outputs get.
         host_loopback: Whether they get to services on the host's loopback interface.
         slirp4netns: The program of that name, looked for on PATH unless it is a file name.
+        content_mirrors: Templates of URLs by which the daemon's downloader finds content.
+        max_download_size: The most bytes that it takes of a file; 0 for no limit.
     """
 
     system: str
@@ -100,3 +104,5 @@ class BuildSettings:
     fixed_output_network: NetworkMode = NetworkMode.AUTO
     host_loopback: bool = True
     slirp4netns: str = "slirp4netns"
+    content_mirrors: tuple[str, ...] = ()
+    max_download_size: int = 0

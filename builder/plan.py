@@ -9,6 +9,14 @@ own that also takes its outputs.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from builder.builtins import (
+    Builtins,
+    Manner,
+    downloader_command,
+    downloader_operations,
+    guix_command,
+    request_for,
+)
 from builder.container import (
     ALL_NAMESPACES,
     DEVICES,
@@ -32,7 +40,7 @@ from builder.container import (
     StoreView,
     arrange,
 )
-from builder.environment import builder_environment
+from builder.environment import builder_environment, octets
 from builder.network import HOSTS, Network, Reach, files
 from builder.platforms import Machine
 from builder.users import BuildUser
@@ -99,6 +107,10 @@ class BuildPlan:
         isolated: Whether in a container.
         cores: How many processors it is told to use; 0 for all.
         network: What network it gets, in a container.
+        drv: The derivation's file.
+        manner: How it is built.
+        builtins: How those of the daemon are.
+        traces: Whether downloads tell of their progress in Guix's lines.
     """
 
     derivation: Derivation
@@ -109,6 +121,10 @@ class BuildPlan:
     isolated: bool
     cores: int
     network: Network = field(default_factory=Network)
+    drv: str = ""
+    manner: Manner = Manner.BUILDER
+    builtins: Builtins = field(default_factory=Builtins)
+    traces: bool = False
 
 
 def container_for(plan: BuildPlan, host: Host) -> Container:
@@ -133,27 +149,33 @@ def _namespaces(plan: BuildPlan) -> tuple[Namespace, ...]:
     return tuple(each for each in ALL_NAMESPACES if each is not shared)
 
 
-def _command(plan: BuildPlan, host: Host) -> Command:
-    derivation = plan.derivation
-    environment = builder_environment(
-        derivation,
+def _environment(plan: BuildPlan, host: Host) -> dict[str, str]:
+    return builder_environment(
+        plan.derivation,
         store=plan.store,
         cores=plan.cores,
         build_directory=plan.workplace.seen_as,
         daemon_environment=host.environment,
     )
+
+
+def _command(plan: BuildPlan, host: Host) -> Command:
+    derivation, environment = plan.derivation, _environment(plan, host)
+    if plan.manner is Manner.GUIX:
+        return guix_command(
+            plan.builtins.guix, plan.drv, derivation, environment, traces=plan.traces
+        )
+    if plan.manner is Manner.DOWNLOADER:
+        assert plan.builtins.toolkit is not None, "what is served can be served"
+        return downloader_command(plan.builtins.toolkit, plan.workplace.seen_as)
     name = derivation.builder.rpartition("/")[2]
     return Command(
-        program=_octets(derivation.builder),
-        arguments=tuple(map(_octets, (name, *derivation.args))),
-        environment=tuple((_octets(key), _octets(value)) for key, value in environment.items()),
+        program=octets(derivation.builder),
+        arguments=tuple(map(octets, (name, *derivation.args))),
+        environment=tuple((octets(key), octets(value)) for key, value in environment.items()),
         directory=plan.workplace.seen_as,
         beneath=plan.store,
     )
-
-
-def _octets(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _identity(plan: BuildPlan) -> Identity:
@@ -165,8 +187,10 @@ def _identity(plan: BuildPlan) -> Identity:
 def _operations(plan: BuildPlan, host: Host) -> Iterator[Operation]:
     workplace = plan.workplace
     yield from _files(plan)
-    for text in host.chroot_directories:
-        yield _chroot_directory(text)
+    if plan.manner is Manner.DOWNLOADER:
+        yield from _downloader(plan, host)
+    else:
+        yield from map(_chroot_directory, host.chroot_directories)
     yield from _inside_mounts(host)
     assert workplace.temporary is not None, "a container has a /tmp of its own"
     yield Bind(workplace.temporary, "/tmp", read_only=False)  # noqa: S108 - a private one
@@ -211,6 +235,13 @@ def _passwd(uid: int, gid: int) -> bytes:
     return (
         f"nixbld:x:{uid}:{gid}:Nix build user:/:/noshell\nnobody:x:65534:65534:Nobody:/:/noshell\n"
     ).encode()
+
+
+def _downloader(plan: BuildPlan, host: Host) -> Iterator[Operation]:
+    assert plan.builtins.toolkit is not None, "what is served can be served"
+    environment = _environment(plan, host)
+    request = request_for(plan.builtins, plan.drv, plan.derivation, environment, traces=plan.traces)
+    yield from downloader_operations(plan.builtins.toolkit, request)
 
 
 def _target_of(text: str) -> str:

@@ -154,11 +154,7 @@ class Realiser:
                 "unable to start any build; either increase `--max-jobs' "
                 "or enable distributed builds"
             )
-        if job.derivation.is_builtin:
-            raise BuildError(
-                f"builder `{job.derivation.builder}' of `{job.path}' is not supported yet",
-                FailureKind.INPUT_REJECTED,
-            )
+        self._builder.refuse_unserved(job)
 
     async def _take_turn(self, job: Job) -> bool:
         await self._wait_for_slot(job)

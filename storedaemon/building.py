@@ -12,6 +12,7 @@ from functools import partial
 import trio
 
 from builder.build import Builder, Workshop
+from builder.builtins import Builtins
 from builder.cleaning import Cleaner, tree_deleter
 from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
@@ -30,6 +31,7 @@ from builder.scheduler import Scheduler
 from builder.sealing import Sealer
 from builder.slots import Slots
 from builder.spawner.client import Spawner
+from builder.toolkit import find_toolkit, usable_guix
 from builder.users import BuildUsers
 from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
@@ -52,6 +54,7 @@ class Materials:
 
     Attributes:
         offload_program: The program ``guix`` whose build hook is asked; empty for none.
+        guix: The same program, whose downloads are used if it exists.
     """
 
     layout: Layout
@@ -65,6 +68,7 @@ class Materials:
     workers: StoreWorkers
     environment: Mapping[str, str]
     offload_program: str = ""
+    guix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Building:
         users: Whom builders run as; None for the daemon's own user.
         hooks: The build hooks that wait for a question.
         logs: The logs of builds.
+        builtins: How the builders are served that are part of the daemon.
     """
 
     scheduler: Scheduler
@@ -88,6 +93,7 @@ class Building:
     users: BuildUsers | None
     hooks: Hooks
     logs: LogFiles
+    builtins: Builtins
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Build until cancelled; the cleaner must run before, and until after."""
@@ -116,6 +122,7 @@ def make_building(materials: Materials) -> Building:
     delete = tree_deleter(materials.workers)
     cleaner = Cleaner(delete)
     users = _users(materials)
+    builtins = _builtins(materials, has_users=users is not None)
     logs = LogFiles(materials.layout.logs, materials.settings.log_compression)
     workshop = Workshop(
         layout=materials.layout,
@@ -130,6 +137,7 @@ def make_building(materials: Materials) -> Building:
         cleaner=cleaner,
         keeper=Keeper(delete),
         users=users,
+        builtins=builtins,
         logs=logs,
     )
     builder = Builder(workshop)
@@ -143,11 +151,21 @@ def make_building(materials: Materials) -> Building:
         RemoteBuilder(workshop, builder),
     )
     scheduler = Scheduler(directory, Planner(database, derivations.get), ReportedRealiser(realiser))
-    return Building(scheduler, realiser.slots, derivations, cleaner, users, hooks, logs)
+    return Building(scheduler, realiser.slots, derivations, cleaner, users, hooks, logs, builtins)
 
 
 def _parse(directory: StoreDirectory, text: bytes, path: StorePath) -> Derivation:
     return parse_derivation(text, directory, derivation_name(path))
+
+
+def _builtins(materials: Materials, *, has_users: bool) -> Builtins:
+    settings, store = materials.settings, materials.layout.store
+    return Builtins(
+        guix=usable_guix(materials.guix, has_users=has_users),
+        toolkit=find_toolkit(store, materials.environment) if settings.use_chroot else None,
+        content_mirrors=settings.content_mirrors,
+        limit=settings.max_download_size,
+    )
 
 
 def _sealer(materials: Materials) -> Sealer:

@@ -62,6 +62,8 @@ class Config:
     fixed_output_network: NetworkMode
     isolate_host_loopback: bool
     slirp4netns: str
+    content_addressed_mirrors: tuple[str, ...]
+    max_download_size: int
     timeout: int
     max_silent_time: int
     rounds: int
@@ -130,6 +132,8 @@ def build_settings(config: Config, system: str) -> BuildSettings:
         fixed_output_network=config.fixed_output_network,
         host_loopback=not config.isolate_host_loopback,
         slirp4netns=config.slirp4netns,
+        content_mirrors=config.content_addressed_mirrors,
+        max_download_size=config.max_download_size,
     )
 
 

@@ -173,6 +173,14 @@ OPTIONS: tuple[Option, ...] = (
         "FILE",
         "slirp4netns",
     ),
+    _list(
+        "content-addressed-mirror",
+        ValueType.TEXT,
+        "look for downloads by their content; with {name}, {algorithm}, {base16}, {base32}",
+        "URL",
+        field="content_addressed_mirrors",
+    ),
+    _number("max-download-size", "refuse to download larger files; 0 means never", 0, "BYTES"),
     _number("timeout", "end a build after that many seconds; 0 means never", 86400, "SECONDS"),
     _number(
         "max-silent-time",

@@ -104,6 +104,7 @@ async def assemble(
         workers=clients.workers,
         environment=environment,
         offload_program="" if config.no_offload else find_guix(config, environment),
+        guix=find_guix(config, environment),
     )
     building = make_building(materials)
     authenticator = Authenticator.of(config, monitor)

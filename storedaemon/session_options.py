@@ -157,6 +157,12 @@ def _flag(name: str, value: str) -> bool:
     )
 
 
+def _wants_download_traces(settings: Mapping[str, str]) -> bool:
+    """Tell whether a client reads more than the plain trace; it need not be trusted for that."""
+    names = "print-extended-build-trace", f"{UNTRUSTED_PREFIX}print-extended-build-trace"
+    return any(settings.get(name) == "1" for name in names)
+
+
 def build_options(options: SessionOptions, config: Config, mode: BuildMode) -> BuildOptions:
     """Merge what a client set with what the daemon is configured to do otherwise."""
     rounds = config.rounds if options.repeat is None else options.repeat + 1
@@ -172,6 +178,7 @@ def build_options(options: SessionOptions, config: Config, mode: BuildMode) -> B
         rounds=rounds,
         offload=options.use_offload,
         print_build_trace=options.print_build_trace,
+        download_traces=_wants_download_traces(options.settings),
         keep_log=options.keep_log,
         max_log_size=options.max_log_size,
         cache_failures=options.cache_failures,

@@ -30,9 +30,9 @@ class SessionView:
     age: float
 
 
-async def builtin_builders(_services: Services, _session: Session) -> list[str]:
-    """Return the builders that are part of the daemon: none, so clients bring their own."""
-    return []
+async def builtin_builders(services: Services, _session: Session) -> list[str]:
+    """Return the builders that are part of the daemon, without ``builtin:``."""
+    return services.building.builtins.names()
 
 
 async def substitute_urls(_services: Services, _session: Session) -> list[str]:

@@ -324,7 +324,11 @@ async def test_substitutes_are_off(services: Services, session: Session):
     path = await add(services, session, "item")
     assert await info.query_substitutable_paths(services, session, [path]) == []
     assert await info.substitute_urls(services, session) == []
-    assert await info.builtin_builders(services, session) == []
+
+
+async def test_builtin_builders_are_told_without_their_prefix(services: Services, session: Session):
+    """The daemon downloads by itself, with or without guix."""
+    assert "download" in await info.builtin_builders(services, session)
 
 
 # Builds

@@ -205,6 +205,7 @@ async def _opened(
     beside: Yard | None,
     offload_program: str,
     environment: Mapping[str, str],
+    guix: str,
 ) -> AsyncIterator[Yard]:
     layout = Layout.under(f"{base}/store", f"{base}/state")
     for each in (layout.store, layout.database, layout.gc_roots, layout.logs, f"{base}/builds"):
@@ -239,6 +240,7 @@ async def _opened(
                 workers=workers,
                 environment=environment,
                 offload_program=offload_program,
+                guix=guix,
             )
         )
         async with trio.open_nursery() as running:
@@ -275,12 +277,13 @@ def open_yard(base: Path) -> Iterator[OpenYard]:
         beside: Yard | None = None,
         offload_program: str = "",
         environment: Mapping[str, str] | None = None,
+        guix: str = "",
         **changes: Any,
     ) -> AbstractAsyncContextManager[Yard]:
         helpers = Helpers(start_helper("locker"), start_spawner(), [start_helper("store.worker")])
         started.append(helpers)
         settings = _settings(base, **changes)
-        return _opened(base, helpers, settings, beside, offload_program, environment or {})
+        return _opened(base, helpers, settings, beside, offload_program, environment or {}, guix)
 
     yield open_one
     for helpers in started:
