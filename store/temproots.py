@@ -19,7 +19,7 @@ costs nothing but space, until that makes up most of it; then it is rewritten.
 import errno
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol, Self
 
@@ -34,6 +34,9 @@ from store.paths import StorePath
 _MOST_STALE = 1024
 _FIRST_DELAY = 0.001
 _LONGEST_DELAY = 0.1
+
+
+Observer = Callable[[Iterable[StorePath]], None]
 
 
 class Guard(Protocol):
@@ -60,6 +63,7 @@ class TempRoots:
         self._stale = 0
         self._size = 0
         self._guard: Guard | None = None
+        self._observers: list[Observer] = []
 
     @classmethod
     @asynccontextmanager
@@ -87,6 +91,10 @@ class TempRoots:
         """Tell whether a status is that of this process's file."""
         return os.path.samestat(status, os.fstat(self._fd))
 
+    def observe(self, observer: Observer) -> None:
+        """Have somebody told, from now on, of items that come to be needed."""
+        self._observers.append(observer)
+
     @contextmanager
     def guarded(self, guard: Guard) -> Iterator[None]:
         """Have our own collector told of each root while it deletes, instead of waiting for it."""
@@ -105,6 +113,8 @@ class TempRoots:
         """Count one more user of each path, once they are safe from collectors."""
         chosen = list(paths)
         await self._hold(chosen)
+        for observer in self._observers:
+            observer(chosen)
         if self._guard is not None:
             try:
                 await self._guard.spare(chosen)

@@ -116,6 +116,7 @@ class _Daemon:
                 support.start_soon(self.stop.guard, "database", services.database.run)
                 support.start_soon(self.stop.guard, "content index", services.content_index.run)
                 support.start_soon(self.stop.guard, "collector", services.collector.run)
+                support.start_soon(self.stop.guard, "last uses", services.last_uses.run)
                 await support.start(services.building.cleaner.run)
                 async with trio.open_nursery() as building:
                     await building.start(services.building.run)

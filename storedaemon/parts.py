@@ -22,6 +22,7 @@ from store.collection import Collector
 from store.collection.collector import Surroundings
 from store.content_index import ContentIndex
 from store.database import StoreDatabase
+from store.last_uses import LastUses
 from store.paths import StoreDirectory
 from store.root_finder import RootFinder
 from store.temproots import TempRoots
@@ -85,6 +86,8 @@ async def assemble(
     database = await stack.enter_async_context(StoreDatabase.open(layout))
     temp_roots = await stack.enter_async_context(TempRoots.open(layout, clients.locker))
     index = await stack.enter_async_context(ContentIndex.open(layout))
+    uses = await stack.enter_async_context(LastUses.open(layout))
+    temp_roots.observe(uses.record)
     locks = PathLocks(clients.locker)
     writer = await stack.enter_async_context(
         StoreWriter.open(
@@ -120,6 +123,7 @@ async def assemble(
         needed=building.scheduler.in_use,
         busy=partial(list_busy, monitor, find_guix(config, environment), layout, environment),
         deduplicated=settings.deduplicate,
+        uses=uses,
     )
     return Services(
         config=config,
@@ -136,6 +140,7 @@ async def assemble(
         temp_roots=temp_roots,
         root_finder=root_finder,
         collector=Collector(surroundings),
+        last_uses=uses,
         monitor=monitor,
         building=building,
         scheduler=building.scheduler,

@@ -14,6 +14,7 @@ from store.additions import StoreWriter
 from store.collection import Collector
 from store.content_index import ContentIndex
 from store.database import StoreDatabase
+from store.last_uses import LastUses
 from store.layout import Layout
 from store.paths import StoreDirectory
 from store.root_finder import RootFinder
@@ -45,6 +46,7 @@ class Services:
         temp_roots: What sessions keep alive.
         root_finder: Finds what else is kept.
         collector: Deletes what is not.
+        last_uses: When items were used last.
         monitor: Reaps children.
         building: What builds, as a whole.
         scheduler: Its way in.
@@ -67,6 +69,7 @@ class Services:
     temp_roots: TempRoots
     root_finder: RootFinder
     collector: Collector
+    last_uses: LastUses
     monitor: ProcessMonitor
     building: Building
     scheduler: Scheduler

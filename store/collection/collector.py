@@ -22,6 +22,7 @@ from store.database import StoreDatabase
 from store.database.garbage import Garbage
 from store.errors import StoreError
 from store.filelocks import LockHolder
+from store.last_uses import LastUses
 from store.layout import Layout
 from store.links import open_links
 from store.root_finder import RootFinder
@@ -53,7 +54,7 @@ class Surroundings:
         needed: Gives what else of the store is needed at the moment, such as by running builds.
         busy: Gives further items that processes use.
         deduplicated: Whether files of items usually have a second name in `.links`.
-        uses: A database file that says when items were used last; None for none.
+        uses: Knows when items were used last.
     """
 
     layout: Layout
@@ -65,7 +66,7 @@ class Surroundings:
     needed: Callable[[], Iterable[str]]
     busy: Callable[[], Awaitable[Iterable[str]]]
     deduplicated: bool
-    uses: str | None = None
+    uses: LastUses
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class Collector:
             except BaseException:
                 self._littered.set()
                 raise
+            await self._given.uses.forget(sweep.paths)
             await report(Entered(Stage.LINKS))
             freed += await self._sweep_links(tools, report)
         return Collected(tuple(sorted(sweep.paths)), freed)
@@ -241,7 +243,8 @@ class Collector:
 
     async def _mark(self, wish: Wish, roots: _Roots, sparing: Sparing) -> tuple[Garbage, Order]:
         given = self._given
-        garbage = await given.database.find_garbage(roots.all, wish.keeping, given.uses)
+        await given.uses.flush()
+        garbage = await given.database.find_garbage(roots.all, wish.keeping, given.uses.file)
         order = await trio.to_thread.run_sync(deletion_order, garbage)
         sparing.begin(garbage)
         # Builds may have begun since the roots were read.

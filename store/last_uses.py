@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When items were used last, so that garbage which somebody used lately can go last.
+
+An item counts as used when a session makes it a temporary root: when it is
+built or built with, added again, or asked to be kept. What it refers to counts
+as used with it, but that is the collector's business. The times are kept in an
+SQLite file of our own, which the C++ daemon does not know, and are written by a
+thread, many at a time; a crash loses those of the last minute. Entry point:
+`LastUses.open`.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import apsw
+import trio
+
+from store.database.connection import translated_errors
+from store.errors import DatabaseError
+from store.layout import Layout
+from store.paths import StorePath
+
+_TABLE = """
+create table if not exists LastUses (
+    path text primary key not null,
+    time integer not null
+) without rowid"""
+_RECORD = "insert or replace into LastUses (path, time) values (?, ?)"
+_FORGET = "delete from LastUses where path = ?"
+
+# Seconds between two writings; items in memory before they are written, or else dropped.
+_INTERVAL = 60
+_WRITTEN_AT = 16_384
+_MOST_PENDING = 65_536
+
+
+class LastUses:
+    """Remembers last uses; make one with `open`.
+
+    Attributes:
+        file: The database file, which has a table ``LastUses`` of paths and times.
+    """
+
+    def __init__(self, file: str, writer: apsw.Connection) -> None:
+        self.file = file
+        self._writer = writer
+        self._pending: dict[str, int] = {}
+        self._due = trio.Event()
+        self._writing = trio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, layout: Layout) -> AsyncIterator["LastUses"]:
+        """Open the record, made where it is absent, for as long as the context lasts.
+
+        Raises:
+            DatabaseError: The file is damaged; it may be deleted.
+        """
+        writer = await trio.to_thread.run_sync(_connect, layout.index_file)
+        uses = cls(layout.index_file, writer)
+        try:
+            yield uses
+        finally:
+            with trio.CancelScope(shield=True):
+                await uses.flush()
+                await trio.to_thread.run_sync(writer.close)
+
+    async def run(self) -> None:
+        """Write what was recorded, once in a while, until cancelled."""
+        while True:
+            with trio.move_on_after(_INTERVAL):
+                await self._due.wait()
+            self._due = trio.Event()
+            await self.flush()
+
+    def record(self, paths: Iterable[StorePath]) -> None:
+        """Note that items are used now."""
+        now = int(time.time())
+        self._pending.update(dict.fromkeys(paths, now))
+        while len(self._pending) > _MOST_PENDING:
+            del self._pending[next(iter(self._pending))]
+        if len(self._pending) >= _WRITTEN_AT:
+            self._due.set()
+
+    async def flush(self) -> None:
+        """Write what was recorded; what cannot be written waits for the next time."""
+        async with self._writing:
+            batch = self._pending
+            if not batch:
+                return
+            self._pending = {}
+            try:
+                await trio.to_thread.run_sync(_write, self._writer, _RECORD, list(batch.items()))
+            except DatabaseError:
+                self._pending = {**batch, **self._pending}
+
+    async def forget(self, paths: Iterable[str]) -> None:
+        """Drop items that are gone; failing that, they only take up space."""
+        rows = [(path,) for path in paths]
+        for (path,) in rows:
+            self._pending.pop(path, None)
+        async with self._writing:
+            try:
+                await trio.to_thread.run_sync(_write, self._writer, _FORGET, rows)
+            except DatabaseError:
+                return
+
+
+def _connect(path: str) -> apsw.Connection:
+    with translated_errors(f"cannot open `{path}', which may be deleted"):
+        connection = apsw.Connection(path)
+        connection.set_busy_timeout(10_000)
+        # What is lost when the machine crashes is a minute's hints.
+        for pragma in ("journal_mode = wal", "synchronous = off"):
+            connection.execute(f"pragma {pragma}").fetchall()
+        connection.execute(_TABLE).fetchall()
+    return connection
+
+
+def _write(connection: apsw.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    try:
+        with translated_errors("cannot record last uses"), connection:
+            connection.executemany(statement, rows)
+    except apsw.BusyError as error:
+        raise DatabaseError("the record of last uses is in use by another process") from error
