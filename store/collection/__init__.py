@@ -11,8 +11,8 @@ is ever touched: whenever all this ends, cut off or not, what remains is whole,
 or is garbage that the next collection finds. Entry point: `Collector`.
 """
 
-from store.collection.collector import Collected, Collector
+from store.collection.collector import Collected, Collector, Reason
 from store.collection.events import Event
 from store.collection.wishes import Action, Wish
 
-__all__ = ["Action", "Collected", "Collector", "Event", "Wish"]
+__all__ = ["Action", "Collected", "Collector", "Event", "Reason", "Wish"]

@@ -2,7 +2,7 @@
 """Collections from beginning to end, one at a time: `Collector.collect`."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -19,13 +19,14 @@ from store.collection.sweep import Sweep, Tools
 from store.collection.trash import Trash
 from store.collection.wishes import Action, Wish
 from store.database import StoreDatabase
-from store.database.garbage import Garbage
+from store.database.garbage import Garbage, Keeping
 from store.errors import StoreError
 from store.filelocks import LockHolder
 from store.last_uses import LastUses
 from store.layout import Layout
 from store.links import open_links
-from store.root_finder import RootFinder
+from store.paths import StorePath
+from store.root_finder import Root, RootFinder
 from store.temproots import TempRoots
 from store.worker.client import StoreWorkers, WorkerError
 
@@ -71,10 +72,45 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class _Roots:
-    """Paths that are roots: all of them, and all but those that sessions of our own hold."""
+    """What keeps items: links, processes that use them, and temporary roots.
 
-    all: frozenset[str]
-    lasting: frozenset[str]
+    Attributes:
+        links: The links.
+        busy: Items that processes use.
+        others: Temporary roots of other daemons.
+        own: Those of our own sessions and builds, when the others were read.
+    """
+
+    links: Sequence[Root]
+    busy: frozenset[str]
+    others: frozenset[str]
+    own: frozenset[str]
+
+    @property
+    def lasting(self) -> frozenset[str]:
+        """All but our own."""
+        return self.busy.union(self.others, (root.item for root in self.links))
+
+    @property
+    def all(self) -> frozenset[str]:
+        """All of them."""
+        return self.lasting | self.own
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an item is alive.
+
+    Attributes:
+        kind: What keeps it: ``link``, ``process``, ``session`` (or a build), or ``daemon``,
+            which is a session of another daemon.
+        link: The link's name, where it is one.
+        chain: From the item that is kept, by what each refers to, to the item in question.
+    """
+
+    kind: str
+    link: str
+    chain: tuple[StorePath, ...]
 
 
 class Collector:
@@ -116,6 +152,17 @@ class Collector:
             return await self._list(wish, report)
         async with self._turn:
             return await self._delete(wish, report)
+
+    async def explain(self, path: str, keeping: Keeping, report: Report) -> list[Reason]:
+        """Return why an item is alive: a reason for each root that keeps it; none for garbage.
+
+        Raises:
+            NotValidError: There is no such item.
+        """
+        database = self._given.database
+        async with self._roots(Sparing(database), report) as roots:
+            chains = await database.shortest_chains(path, roots.all, keeping)
+        return [reason for chain in chains for reason in _reasons(roots, chain)]
 
     async def _list(self, wish: Wish, report: Report) -> Collected:
         with self._tools() as tools:
@@ -176,15 +223,14 @@ class Collector:
             stack.enter_context(given.temp_roots.guarded(sparing))
             own = self._needed()
             others = others_roots(given.layout, given.temp_roots, given.locker, report)
-            roots = set(await stack.enter_async_context(others))
+            temporary = await stack.enter_async_context(others)
 
             async def remark(text: str) -> None:
                 await report(Remark(text))
 
-            roots.update(root.item for root in await given.root_finder.find(remark))
-            roots |= await self._busy()
-            roots.update(await given.busy())
-            yield _Roots(frozenset(roots | own), frozenset(roots))
+            links = await given.root_finder.find(remark)
+            busy = (await self._busy()).union(await given.busy())
+            yield _Roots(links, frozenset(busy), temporary, own)
 
     async def _busy(self) -> set[str]:
         """Return the items that processes use, without keeping what they only speak of."""
@@ -308,6 +354,17 @@ class Collector:
             os.close(links)
         await report(Savings(swept.saved))
         return swept.freed
+
+
+def _reasons(roots: _Roots, chain: Sequence[StorePath]) -> Iterator[Reason]:
+    way, item = tuple(chain), chain[0]
+    for root in roots.links:
+        if root.item == item:
+            yield Reason("link", root.link, way)
+    kinds = (("process", roots.busy), ("session", roots.own), ("daemon", roots.others))
+    for kind, items in kinds:
+        if item in items:
+            yield Reason(kind, "", way)
 
 
 async def _disregard(_event: Event) -> None:

@@ -12,7 +12,7 @@ import apsw
 import trio
 
 from store import filelocks
-from store.database import bulk, garbage, schema, writes
+from store.database import ancestry, bulk, garbage, schema, writes
 from store.database.checkpoints import Checkpointer
 from store.database.connection import after_commit, open_connection, patient_reads
 from store.database.fairlock import FairLock
@@ -146,6 +146,17 @@ class StoreDatabase(DatabaseReads):
         """Return the items that some root reaches."""
         chosen = frozenset(roots)
         return await self._in_thread(partial(garbage.find_live, roots=chosen, keeping=keeping))
+
+    async def shortest_chains(
+        self, path: str, roots: Iterable[str], keeping: Keeping
+    ) -> list[list[StorePath]]:
+        """Return, for each root that keeps an item, a shortest way from the root's item to it.
+
+        Raises:
+            NotValidError: There is no such item.
+        """
+        query = partial(ancestry.shortest_chains, path=path, roots=set(roots), keeping=keeping)
+        return await self._in_thread(query)
 
     async def paths_of(self, ids: Sequence[int]) -> dict[int, StorePath]:
         """Return the paths of rows by their numbers; those that are gone are left out."""

@@ -15,6 +15,7 @@ from storedaemon.cli.exits import Exit
 from storedaemon.cli.parser import make_parser
 
 _EXPORTS = "storedaemon.cli.exports"
+_GARBAGE = "storedaemon.cli.garbage"
 _KEYS = "storedaemon.cli.keys"
 _MAINTENANCE = "storedaemon.cli.maintenance"
 _MODULES = {
@@ -24,6 +25,8 @@ _MODULES = {
     "repair": _MAINTENANCE,
     "optimise": _MAINTENANCE,
     "failed-paths": _MAINTENANCE,
+    "gc": _GARBAGE,
+    "roots": _GARBAGE,
     "export": _EXPORTS,
     "import": _EXPORTS,
     "import-key": _KEYS,

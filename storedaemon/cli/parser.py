@@ -2,11 +2,19 @@
 """The command line's grammar."""
 
 import argparse
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Mapping
 
 from storedaemon.cli.exits import HELP
 from storedaemon.option_table import OPTIONS, Option, ValueType
 from storedaemon.version import VERSION
+
+_SIZES = {
+    f"{letter}{suffix}": 1 << (10 * power)
+    for power, letter in enumerate(("", "k", "m", "g", "t"))
+    for suffix in ("", "b", "ib")
+} | {"": 1}
+_DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31557600}
 
 SOCKET_VARIABLE = "STOREDAEMON_SOCKET"
 
@@ -168,6 +176,58 @@ def _cancel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("drv", metavar="DERIVATION", help="a derivation that is being built")
 
 
+def _gc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--delete",
+        nargs="+",
+        metavar="PATH",
+        help="delete these items and what refers to them, unless a root keeps them",
+    )
+    parser.add_argument(
+        "--limit", type=_size, metavar="SIZE", help="stop when more than SIZE is freed (10G, 500M)"
+    )
+    parser.add_argument(
+        "--free", type=_size, metavar="SIZE", help="stop when SIZE is free on the file system"
+    )
+    parser.add_argument(
+        "--older-than",
+        type=_duration,
+        metavar="TIME",
+        help="delete only what nothing has used for so long (30d, 12h)",
+    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help="tell what would be deleted")
+    _quiet(parser)
+
+
+def _roots(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths", nargs="*", metavar="ITEM", help="tell what keeps these items, and how"
+    )
+    parser.add_argument(
+        "--add",
+        action="append",
+        metavar="LINK",
+        help="let a symbolic link keep what it points to, as long as it exists",
+    )
+
+
+def _size(text: str) -> int:
+    return _measure(text, _SIZES, "size, such as 500M or 10G")
+
+
+def _duration(text: str) -> int:
+    return _measure(text, _DURATIONS, "time, such as 12h or 30d")
+
+
+def _measure(text: str, units: Mapping[str, int], what: str) -> int:
+    """Read a whole number with a unit after it; without one, it is the smallest."""
+    digits = text.rstrip("".join(string.ascii_letters))
+    unit = units.get(text[len(digits) :].lower())
+    if unit is None or not (digits.isascii() and digits.isdigit() and len(digits) < 13):
+        raise argparse.ArgumentTypeError(f"'{text}' is no {what}")
+    return int(digits) * unit
+
+
 def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--contents", action="store_true", help="hash all items, to find changed ones"
@@ -219,6 +279,8 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "log": ("print the log of a build", _log),
     "ps": ("show what is being built, and what waits", _nothing),
     "cancel": ("end a build for all who want it", _cancel),
+    "gc": ("delete items that nothing keeps", _gc),
+    "roots": ("list what keeps items, or tell why some are kept", _roots),
     "verify": ("compare the store with its database", _verify),
     "repair": ("build items again that are damaged", _repair),
     "optimise": ("let equal files share their contents", _quiet),

@@ -25,6 +25,7 @@ from storedaemon.client import uploads
 from storedaemon.client.builds import Build, BuildWishes, Log
 from storedaemon.client.connection import Link, open_link
 from storedaemon.client.exports import Export, listed_paths
+from storedaemon.client.garbage import Collection, GarbageWishes, Reason, parse_reason
 from storedaemon.client.maintenance import Optimisation, Verification
 from storedaemon.descriptions import DerivationDescription
 from storedaemon.wire.native.messages import Event, ServerHello
@@ -36,6 +37,7 @@ from storedaemon.wire.native.records import (
 )
 
 _DEFAULT_WISHES = BuildWishes()
+_ALL_GARBAGE = GarbageWishes()
 
 
 @contextlib.asynccontextmanager
@@ -236,6 +238,42 @@ class Client:
     async def add_temporary_root(self, path: str) -> None:
         """Keep an item until the daemon ends this connection."""
         await self._call("add-temporary-root", path=path)
+
+    async def roots(self) -> list[tuple[str, StorePath]]:
+        """Ask for the links that keep items: each link's name, and the item."""
+        found: list[Mapping[str, Any]] = []
+        async with self._link.exchange("roots", {}) as exchange:
+            while (message := await exchange.next()) is not None:
+                if isinstance(message, Event) and message.event == "roots":
+                    found += message.fields["roots"]
+            found += (await exchange.result())["roots"]
+        return [(root["link"], root["path"]) for root in found]
+
+    async def live_paths(self) -> list[StorePath]:
+        """Ask for the items that some root keeps."""
+        return await self._paths("live")
+
+    async def dead_paths(self) -> list[StorePath]:
+        """Ask for what would go if all garbage were deleted."""
+        return await self._paths("dead")
+
+    async def why_alive(self, path: str) -> list[Reason]:
+        """Ask which roots keep an item, and through which references."""
+        reasons: list[Reason] = []
+        async with self._link.exchange("why-alive", {"path": path}) as exchange:
+            while (message := await exchange.next()) is not None:
+                if isinstance(message, Event) and message.event == "reason":
+                    reasons.append(parse_reason(message.fields))
+            last = (await exchange.result())["reason"]
+        return [*reasons, parse_reason(last)] if last else reasons
+
+    @contextlib.asynccontextmanager
+    async def collect_garbage(
+        self, wishes: GarbageWishes = _ALL_GARBAGE
+    ) -> AsyncIterator[Collection]:
+        """Delete what no root keeps; leaving the context ends it between two items."""
+        async with self._link.exchange("collect-garbage", wishes.as_map()) as exchange:
+            yield Collection(exchange)
 
     @contextlib.asynccontextmanager
     async def verify(

@@ -25,6 +25,7 @@ from storedaemon.session_options import MAX_NUMBER, SessionOptions
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
 from storedaemon.sessions.native_call import Call, Handler, Result
 from storedaemon.sessions.native_exports import export_items, import_items
+from storedaemon.sessions.native_garbage import collect_garbage, dead, live, why_alive
 from storedaemon.sessions.native_maintenance import clear_failed_paths, optimise, repair, verify
 from storedaemon.wire.native import records
 from storedaemon.wire.native.faults import RequestError
@@ -238,6 +239,10 @@ METHODS: Mapping[str, Method] = {
     "add-root": Method(_add_root),
     "add-temporary-root": Method(_add_temporary_root),
     "roots": Method(_roots),
+    "collect-garbage": Method(collect_garbage),
+    "live": Method(live),
+    "dead": Method(dead),
+    "why-alive": Method(why_alive),
     "verify": Method(verify),
     "repair": Method(repair),
     "optimise": Method(optimise),
