@@ -76,7 +76,8 @@ class Derivation:
     are in the order of their bytes.
 
     Attributes:
-        outputs: By name; a single output is called "out".
+        outputs: By name; a single output is called "out". Guix writes derivations
+            that have none for expressions that do not mention their output.
         input_derivations: The outputs wanted of each; no name at all means every output.
         input_sources: Items that are not built.
         system: Such as ``x86_64-linux``.
@@ -296,8 +297,6 @@ def _assemble(fields: Sequence[aterm.Field], store: StoreDirectory) -> Derivatio
 def _read_outputs(field: aterm.Field, store: StoreDirectory) -> dict[str, Output]:
     strings = iter(field.strings)
     rows = list(zip(strings, strings, strings, strings, strict=True))
-    if not rows:
-        raise DerivationError("it has no output")
     found = {row[0]: _read_output(row, store) for row in rows}
     _ordered("output path", (output.path for output in found.values()))
     return {name: found[name] for name in _ordered("output", (row[0] for row in rows))}

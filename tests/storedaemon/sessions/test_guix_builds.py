@@ -118,6 +118,15 @@ def test_a_build_that_succeeds(client: GuixClient, recipes: Recipes):
     assert client.call(m.QueryDerivationOutputNames(drv)) == m.TextsReply(("out",))
 
 
+def test_a_derivation_without_outputs(client: GuixClient):
+    """There is nothing to build, so its builder, which would fail, does not run."""
+    text = f'Derive([],[],[],"{SYSTEM}","/bin/false",[],[])'
+    drv = client.add_text("none.drv", text.encode())
+    client.build(drv)
+    client.build(drv, mode=BuildMode.REPAIR)
+    assert client.output == []
+
+
 def test_a_builder_that_fails(client: GuixClient, recipes: Recipes):
     """The builder's exit code, a trace, and status 100."""
     drv, _ = recipes.script("fails", "exit 7")
