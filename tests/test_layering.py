@@ -37,7 +37,12 @@ PURE = (
     "store/signatures/acl.py",
     "store/signatures/canonical.py",
     "store/signatures/protocol.py",
+    "builder/builtins.py",
     "builder/container.py",
+    "builder/download/progress.py",
+    "builder/download/request.py",
+    "builder/download/scheme.py",
+    "builder/download/urls.py",
     "builder/environment.py",
     "builder/events.py",
     "builder/graph.py",
@@ -117,3 +122,15 @@ def test_the_check_sees_imports_within_functions(tmp_path: Path):
     file = tmp_path / "module.py"
     file.write_text("def f():\n    import trio.lowlevel\n    from store import paths\n")
     assert list(imports(file)) == [("trio.lowlevel", 2), ("store", 3)]
+
+
+def test_the_downloader_needs_nothing_but_the_standard_library():
+    """Its container has nothing else."""
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in modules("builder/download")
+        for name, line in imports(file)
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not name.startswith("builder.download")
+    ]
+    assert wrong == []

@@ -2,6 +2,7 @@
 """A web server on the loopback interface that answers as a test wants."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,8 +82,8 @@ def _start(request: BaseHTTPRequestHandler) -> int:
 
 
 @contextmanager
-def serve() -> Iterator[Site]:
-    """Run the server."""
+def serve(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Site]:
+    """Run the server, over TLS if there is a context for it."""
     site = Site()
 
     class Handler(BaseHTTPRequestHandler):
@@ -97,7 +98,13 @@ def serve() -> Iterator[Site]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            pass  # clients that go away are part of the tests
+
+    with Server((host, 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         site.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
