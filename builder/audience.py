@@ -12,10 +12,30 @@ from collections.abc import Iterator
 
 import trio
 
-from builder.events import BuildEvent, BuildLog, Level, Message
+from builder.events import (
+    BuildEvent,
+    BuildLog,
+    Level,
+    Message,
+    SubstituteProgress,
+    SubstituterOutput,
+)
 
 LOG_BOUND = 1024 * 1024
 """Bytes of log output that may wait for one client; a few screens of the chattiest builder."""
+
+
+LogEvent = BuildLog | SubstituterOutput | SubstituteProgress
+"""What there can be any amount of."""
+
+_PROGRESS_SIZE = 128
+
+
+def _size(event: BuildEvent) -> int:
+    """Return how much of the bound an event takes up; events of the course of builds take none."""
+    if isinstance(event, BuildLog | SubstituterOutput):
+        return len(event.data)
+    return _PROGRESS_SIZE if isinstance(event, SubstituteProgress) else 0
 
 
 class EventQueue:
@@ -40,9 +60,16 @@ class EventQueue:
             return
         if isinstance(event, BuildLog):
             self._confess()
-            self._log_size += len(event.data)
+        self._log_size += _size(event)
         self._events.append(event)
         self._filled.unpark()
+
+    def offer(self, event: LogEvent) -> None:
+        """Add output if there is room, and otherwise leave it out."""
+        if self.has_room:
+            self.put(event)
+        elif not isinstance(event, SubstituteProgress):
+            self.leave_out(len(event.data))
 
     def leave_out(self, size: int) -> None:
         """Note that `size` bytes of output were not added."""
@@ -68,8 +95,8 @@ class EventQueue:
                 raise StopAsyncIteration
             await self._filled.park()
         event = self._events.popleft()
-        if isinstance(event, BuildLog):
-            self._log_size -= len(event.data)
+        if size := _size(event):
+            self._log_size -= size
             if self.has_room:
                 self._drained.unpark_all()
         return event
@@ -105,12 +132,9 @@ class Audience:
         for queue in self._queues:
             queue.put(event)
 
-    async def tell_log(self, event: BuildLog) -> None:
+    async def tell_log(self, event: LogEvent) -> None:
         """Tell all what the builder printed; waits only for a sole follower."""
         if len(self._queues) == 1:
             await self._queues[0].wait_for_room()
         for queue in self._queues:
-            if queue.has_room:
-                queue.put(event)
-            else:
-                queue.leave_out(len(event.data))
+            queue.offer(event)

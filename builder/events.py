@@ -36,6 +36,7 @@ class FailureKind(StrEnum):
     LOG_LIMIT = "log-limit"
     CACHED = "cached-failure"
     NOT_DETERMINISTIC = "not-deterministic"
+    SUBSTITUTION_FAILED = "substitution-failed"
     CANCELLED = "cancelled"
     HOOK = "hook-failure"
     MISC = "failure"
@@ -156,6 +157,66 @@ class ItemDamaged:
     repaired: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SubstitutePlanned:
+    """An item will be downloaded; `total` counts those planned so far, sizes are 0 if unknown."""
+
+    path: StorePath
+    download_size: int
+    nar_size: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubstituteStarted:
+    """An item is being downloaded."""
+
+    path: StorePath
+
+
+@dataclass(frozen=True, slots=True)
+class SubstituteProgress:
+    """How far the download of an item is, in bytes; `size` is None where that is not known.
+
+    `phase` is ``started``, ``progress`` or ``succeeded``.
+    """
+
+    path: StorePath
+    phase: str
+    url: str
+    size: int | None
+    transferred: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubstituterOutput:
+    """A line for people, with its end, of a substitute program.
+
+    `path` is what it downloads, and empty while it looks for what there is.
+    """
+
+    path: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SubstituteSucceeded:
+    """An item was downloaded, found to be what was announced, and registered."""
+
+    path: StorePath
+    nar_size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubstituteFailed:
+    """An item was not downloaded, or not accepted; `status` is what the program said of it."""
+
+    path: StorePath
+    status: str
+    message: str
+
+
 BuildEvent = (
     Message
     | GoalPlanned
@@ -168,4 +229,10 @@ BuildEvent = (
     | HashMismatch
     | UnsupportedPlatform
     | ItemDamaged
+    | SubstitutePlanned
+    | SubstituteStarted
+    | SubstituteProgress
+    | SubstituterOutput
+    | SubstituteSucceeded
+    | SubstituteFailed
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job: one derivation being realised, for however many requests want it."""
+"""Jobs: a derivation being realised, or an item being downloaded, for all requests that want it."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,8 +9,9 @@ import trio
 
 from builder.audience import Audience, EventQueue
 from builder.errors import BuildError
-from builder.events import BuildStarted, GoalWaiting
+from builder.events import BuildEvent, BuildStarted, GoalWaiting, SubstituteStarted
 from builder.options import BuildMode, BuildOptions, Client
+from builder.substitution.offers import Offer, Sources
 from store.derivations import Derivation
 from store.paths import StorePath
 
@@ -24,15 +25,23 @@ class JobState(StrEnum):
     PREPARING = "preparing"
     BUILDING = "building"
     OFFLOADED = "offloaded"
+    DOWNLOADING = "downloading"
     REGISTERING = "registering"
 
 
 @dataclass(frozen=True, slots=True)
 class JobKey:
-    """What makes two wishes the same job."""
+    """What makes two wishes the same job.
+
+    Attributes:
+        path: The derivation or the item.
+        mode: How it is made.
+        sources: For a download, where from; None for a build.
+    """
 
     path: StorePath
     mode: BuildMode
+    sources: Sources | None = None
 
 
 class Follower(Protocol):
@@ -41,26 +50,24 @@ class Follower(Protocol):
     client: Client
     queue: EventQueue
 
-    def job_finished(self, job: "Job") -> None:
+    def job_finished(self, job: "AnyJob") -> None:
         """Take note that the job has an outcome."""
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """One derivation being realised.
+class AnyJob:
+    """What all jobs have in common.
 
     `options` are those of the request that came first. `error` is None until the
     job has failed; `finished` tells whether it ended at all. `since` is on
-    trio's clock.
+    trio's clock, and `started` is what a request is told that comes later.
     """
 
     key: JobKey
-    derivation: Derivation
     options: BuildOptions
     since: float
     state: JobState = JobState.WAITING_FOR_SLOT
     waits_for: str = ""
-    started: BuildStarted | None = None
     error: BuildError | None = None
     finished: bool = False
     cancelled: bool = False
@@ -70,8 +77,13 @@ class Job:
 
     @property
     def path(self) -> StorePath:
-        """The derivation."""
+        """The derivation or the item."""
         return self.key.path
+
+    @property
+    def opening(self) -> BuildEvent | None:
+        """What has to be told to whoever follows the job from now on."""
+        return None
 
     @property
     def asker(self) -> int:
@@ -82,8 +94,8 @@ class Job:
         """Let one more request want this; it is told what it missed."""
         self.followers.append(follower)
         self.audience.add(follower.queue)
-        if self.started is not None:
-            follower.queue.put(self.started)
+        if (opening := self.opening) is not None:
+            follower.queue.put(opening)
 
     def leave(self, follower: Follower) -> None:
         """Let a request want this no longer; the last one to leave ends the job."""
@@ -102,6 +114,39 @@ class Job:
         """Note that the job goes on."""
         self.state = state
         self.waits_for = ""
+
+
+@dataclass(slots=True, eq=False)
+class Job(AnyJob):
+    """A derivation being realised."""
+
+    derivation: Derivation = field(kw_only=True)
+    started: BuildStarted | None = None
+
+    @property
+    def opening(self) -> BuildEvent | None:
+        """Which builder runs."""
+        return self.started
+
+
+@dataclass(slots=True, eq=False)
+class Download(AnyJob):
+    """An item being substituted; `status` is what the program said of it at the end."""
+
+    offer: Offer = field(kw_only=True)
+    started: SubstituteStarted | None = None
+    status: str = ""
+
+    @property
+    def sources(self) -> Sources:
+        """Where it is downloaded from."""
+        assert self.key.sources is not None, "a download's key names its sources"
+        return self.key.sources
+
+    @property
+    def opening(self) -> BuildEvent | None:
+        """What is being downloaded."""
+        return self.started
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +168,12 @@ class JobView:
         return self.state == JobState.OFFLOADED
 
 
-def view(job: Job, now: float) -> JobView:
+def view(job: AnyJob, now: float) -> JobView:
     """Return a look at a job at the time `now` of trio's clock."""
-    started = job.started
+    started = job.started if isinstance(job, Job) else None
     return JobView(
         path=job.path,
-        mode=job.key.mode.name.lower(),
+        mode="substitute" if isinstance(job, Download) else job.key.mode.name.lower(),
         state=job.state.value,
         waits_for=job.waits_for,
         age=now - job.since,

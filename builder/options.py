@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from builder.network import NetworkMode
+from builder.substitution.offers import Sources
 
 
 class BuildMode(Enum):
@@ -29,8 +30,9 @@ class BuildOptions:
 
     Times are in seconds; 0 means no limit. `offload` allows other machines to build,
     and `print_build_trace` asks those for trace lines; with `download_traces`, downloads
-    tell of their progress in such lines. Where the last three are None, the daemon's
-    settings hold.
+    tell of their progress in such lines. `sources` is where substitutes
+    may come from, None for no substitutes, and `fallback` is whether to build what could
+    not be downloaded. Where the last three are None, the daemon's settings hold.
     """
 
     mode: BuildMode = BuildMode.NORMAL
@@ -44,6 +46,8 @@ class BuildOptions:
     offload: bool = True
     print_build_trace: bool = False
     download_traces: bool = False
+    sources: Sources | None = None
+    fallback: bool = False
     keep_log: bool | None = None
     max_log_size: int | None = None
     cache_failures: bool | None = None

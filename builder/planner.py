@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what a client asks for to the graph of what has to be built for it.
+"""From what a client asks for to the graph of what has to be made for it.
 
 Outputs that are valid are not looked behind: a request for something that is
-there costs one query an output. The walk is iterative and gives way to other
-tasks, so that a request for ten thousand derivations delays nobody.
+there costs one query an output. What is missing is substituted where that is
+allowed and possible, and otherwise built. A plan can be open: substituters have
+to be asked before it is clear what will be built, and after a download or a
+build there may be more to decide. `Planner.plan` makes a plan, which asks
+nobody, and `Planner.grow` decides what is open in it.
+
+Questions are asked for everything that is open at once, so their number grows
+with the depth of what is missing, not with its size.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -15,14 +21,19 @@ import trio
 
 from builder.errors import BuildError
 from builder.events import FailureKind
-from builder.graph import BuildGraph
+from builder.graph import BuildGraph, Node, Stage, State, Substitute
 from builder.options import BuildMode
+from builder.substitution.closures import OfferBook
+from builder.substitution.offers import Offer
 from store.derivations import Derivation
 from store.errors import StoreError
 from store.paths import StoreDirectory, StorePath, is_derivation
 
 GIVE_WAY_EVERY = 32
 """Derivations looked at between two checkpoints: a few milliseconds of work."""
+
+_CHECKS_IN_A_ROW = 256
+"""Items looked up between two checkpoints: about a millisecond."""
 
 
 class Validity(Protocol):
@@ -39,12 +50,55 @@ class Roots(Protocol):
         """Keep items, valid or not; waits while a collection is going on."""
 
 
+Ask = Callable[[Collection[StorePath]], Awaitable[Mapping[StorePath, Offer]]]
+"""Asks substituters for items, and returns what is offered."""
+
+Intact = Callable[[StorePath], Awaitable[bool]]
+"""Tells whether a valid item has the content that was registered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Something that a client wants: an item, or outputs of a derivation (none named: all)."""
+    """Something that a client wants.
+
+    Attributes:
+        path: An item, or a derivation.
+        outputs: Those wanted of a derivation; none named for all.
+        as_item: Whether a derivation is itself what is wanted.
+    """
 
     path: StorePath
     outputs: frozenset[str] = frozenset()
+    as_item: bool = False
+
+    @property
+    def is_item(self) -> bool:
+        """Whether the item itself is wanted, and nothing is known to make it."""
+        return self.as_item or not is_derivation(self.path)
+
+
+@dataclass(slots=True)
+class Wish:
+    """Items that would save work if they were substituted, and what the work is.
+
+    Attributes:
+        target: What is wanted.
+        mode: How.
+        items: What to substitute.
+        derivation: Whose outputs or sources these are; None for a derivation that is
+            missing itself, or an item that nothing is known to make.
+        sources: Whether they are sources, without which nothing can be built.
+        retried: Whether this was tried before, and what was missing has been built since.
+        dependents: The derivations that need the target.
+    """
+
+    target: Target
+    mode: BuildMode
+    items: frozenset[StorePath]
+    derivation: Derivation | None = None
+    sources: bool = False
+    retried: bool = False
+    dependents: set[StorePath] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -53,14 +107,35 @@ class Plan:
 
     Attributes:
         targets: The items asked for, in order.
-        graph: The derivations to build.
+        roots: Keeps everything that the plan speaks of.
+        ask: Asks substituters; None where they may not be used.
+        fallback: Whether to build what could not be downloaded.
+        intact: Looks at items that may be damaged, for repairs; None to rebuild unseen.
+        graph: What is to be made.
         problems: Derivations of the graph, and other targets, that are known
-            beforehand not to be had, and why.
+            not to be had, and why; whoever acts on them empties it.
+        realised: Derivations of the graph that turned out to need nothing; likewise.
+        unavailable: Targets that nothing can make, and nobody offers.
+        wishes: What is open, by what is wanted.
+        offers: What is known of substitutes.
     """
 
     targets: tuple[StorePath, ...]
+    roots: Roots
+    ask: Ask | None = None
+    fallback: bool = False
+    intact: Intact | None = None
     graph: BuildGraph = field(default_factory=BuildGraph)
     problems: dict[StorePath, BuildError] = field(default_factory=dict)
+    realised: list[StorePath] = field(default_factory=list)
+    unavailable: list[StorePath] = field(default_factory=list)
+    wishes: dict[StorePath, Wish] = field(default_factory=dict)
+    offers: OfferBook = field(default_factory=OfferBook)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is to be decided."""
+        return bool(self.wishes) or self.graph.has_undecided
 
 
 def parse_target(text: str, directory: StoreDirectory) -> Target:
@@ -85,29 +160,59 @@ class Planner:
         self._database = database
         self._derivation = derivation
 
-    async def plan(self, targets: Iterable[Target], mode: BuildMode, roots: Roots) -> Plan:
-        """Return the plan for a request; all that it speaks of is added to `roots`."""
+    async def plan(
+        self,
+        targets: Iterable[Target],
+        mode: BuildMode,
+        roots: Roots,
+        *,
+        ask: Ask | None = None,
+        fallback: bool = False,
+        intact: Intact | None = None,
+    ) -> Plan:
+        """Return the plan for a request; all that it speaks of is added to `roots`.
+
+        Nobody is asked for substitutes yet: where that has to be done, the plan is
+        open, and nothing of it can be made before it has grown.
+        """
         wanted = tuple(targets)
-        plan = Plan(tuple(target.path for target in wanted))
-        walk = _Walk(plan, self._database, self._derivation, roots)
-        pending = [_Step(target, mode) for target in reversed(wanted)]
-        for visited in count(1):
-            if not pending:
-                break
-            pending.extend(await walk.visit(pending.pop()))
-            if visited % GIVE_WAY_EVERY == 0:
-                await trio.lowlevel.checkpoint()
-        _refuse_cycle(plan)
-        plan.graph.settle()
+        plan = Plan(tuple(target.path for target in wanted), roots, ask, fallback, intact)
+        walk = _Walk(plan, self._database, self._derivation)
+        await walk.follow([_Step(target, mode) for target in reversed(wanted)])
+        if not plan.is_open:
+            _finish(plan)
         return plan
 
+    async def grow(self, plan: Plan, *, at_once: bool = False) -> list[Node]:
+        """Decide what is open in a plan.
 
-def _refuse_cycle(plan: Plan) -> None:
+        Args:
+            plan: The plan; parts of it may be finished meanwhile.
+            at_once: As in `BuildGraph.failed`.
+
+        Returns:
+            The nodes given up, since what they need has failed.
+
+        Raises:
+            BuildError: The plan cannot be carried out.
+            StoreError: Substituters cannot be asked.
+        """
+        walk = _Walk(plan, self._database, self._derivation)
+        while plan.is_open:
+            for node in plan.graph.take_undecided():
+                await walk.reconsider(node)
+            await walk.learn()
+            await walk.follow(await walk.decide())
+        return _finish(plan, at_once=at_once)
+
+
+def _finish(plan: Plan, *, at_once: bool = False) -> list[Node]:
     path = plan.graph.cycle()
     if path is not None:
         raise BuildError(
             f"derivation `{path}' depends on its own outputs", FailureKind.INPUT_REJECTED
         )
+    return plan.graph.settle(at_once=at_once)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,27 +229,55 @@ class _Walk:
     plan: Plan
     database: Validity
     derivation: Callable[[StorePath], Derivation]
-    roots: Roots
     present: set[tuple[Target, BuildMode]] = field(default_factory=set)
+
+    async def follow(self, steps: list[_Step]) -> None:
+        """Look at things, and at all that has to be looked at because of them."""
+        for visited in count(1):
+            if not steps:
+                break
+            steps.extend(await self.visit(steps.pop()))
+            if visited % GIVE_WAY_EVERY == 0:
+                await trio.lowlevel.checkpoint()
 
     async def visit(self, step: _Step) -> list[_Step]:
         """Look at one item; return what has to be looked at because of it."""
-        graph = self.plan.graph
-        path = step.target.path
-        known = path in graph or (step.target, step.mode) in self.present
-        following = [] if known else await self._look_at(step)
-        if step.dependent is not None and path in graph:
-            graph.connect(step.dependent, path)
+        plan, path = self.plan, step.target.path
+        following = [] if self._is_known(step) else await self._look_at(step)
+        if step.dependent is not None:
+            if path in plan.wishes:
+                plan.wishes[path].dependents.add(step.dependent)
+            elif path in plan.graph:
+                plan.graph.connect(step.dependent, path)
         return following
+
+    def _is_known(self, step: _Step) -> bool:
+        """Tell whether the plan covers a step already; widen what is wanted if need be."""
+        if (step.target, step.mode) in self.present:
+            return True
+        path, names = step.target.path, step.target.outputs
+        wish = self.plan.wishes.get(path)
+        if wish is not None:
+            return names <= wish.target.outputs or not wish.target.outputs
+        node = self.plan.graph.get(path)
+        if node is None or (node.state is State.DONE and self._lacks_outputs(node, names)):
+            return False
+        if node.stage is not Stage.MAKING and node.outputs:
+            # What is being substituted is looked at again, and then for these as well.
+            node.outputs = node.outputs | names if names else names
+        return True
+
+    def _lacks_outputs(self, node: Node, names: frozenset[str]) -> bool:
+        return node.derivation is not None and bool(self._missing(node.derivation, names))
 
     async def _look_at(self, step: _Step) -> list[_Step]:
         path = step.target.path
-        await self.roots.add(path)
-        if not is_derivation(path):
-            self._note_item(path)
+        await self.plan.roots.add(path)
+        if step.target.is_item:
+            self._note_item(step)
             return []
         if not self.database.is_valid(path):
-            self._add_problem(path, f"cannot build missing derivation `{path}'")
+            self._note_missing_derivation(step)
             return []
         try:
             derivation = self.derivation(path)
@@ -154,43 +287,223 @@ class _Walk:
         return await self._look_behind(step, derivation)
 
     async def _look_behind(self, step: _Step, derivation: Derivation) -> list[_Step]:
-        path, names = step.target.path, step.target.outputs
-        await self.roots.add(*derivation.output_paths)
+        names = step.target.outputs
+        await self.plan.roots.add(*derivation.output_paths)
         absent = sorted(names - derivation.outputs.keys())
         if absent:
             self._note_absent_output(step, absent[0])
             return []
-        if step.mode is BuildMode.NORMAL and not self._lacks(derivation, names):
+        missing = await self._lacking(derivation, names, step.mode)
+        if step.mode is BuildMode.NORMAL and not missing:
             self.present.add((step.target, step.mode))
             return []
-        self.plan.graph.add(path, derivation, step.mode)
-        return await self._inputs(path, derivation, step.mode)
-
-    def _lacks(self, derivation: Derivation, names: frozenset[str]) -> bool:
-        paths = zip(derivation.outputs, derivation.output_paths, strict=True)
-        wanted = (path for name, path in paths if not names or name in names)
-        return not all(map(self.database.is_valid, wanted))
-
-    async def _inputs(
-        self, path: StorePath, derivation: Derivation, mode: BuildMode
-    ) -> list[_Step]:
-        await self.roots.add(*derivation.input_sources)
-        missing = [each for each in derivation.input_sources if not self.database.is_valid(each)]
-        if missing:
-            self.plan.problems[path] = dependencies_failed(path, len(missing))
+        if missing and self.plan.ask is not None and substitutes_allowed(derivation):
+            self._wish(Wish(step.target, step.mode, missing, derivation))
             return []
-        inputs_mode = BuildMode.REPAIR if mode is BuildMode.REPAIR else BuildMode.NORMAL
-        inputs: Mapping[StorePath, Iterable[str]] = derivation.input_derivations
-        return [
-            _Step(Target(drv, frozenset(names)), inputs_mode, path)
-            for drv, names in sorted(inputs.items(), reverse=True)
-        ]
+        return await self._build(step.target, derivation, step.mode)
 
-    def _note_item(self, path: StorePath) -> None:
+    async def _lacking(
+        self, derivation: Derivation, names: frozenset[str], mode: BuildMode
+    ) -> frozenset[StorePath]:
+        """Return the outputs that are missing or, in a repair that may substitute, damaged."""
+        missing = self._missing(derivation, names)
+        if mode is not BuildMode.REPAIR or self.plan.intact is None or self.plan.ask is None:
+            return missing
+        valid = [path for path in _outputs(derivation, names) if path not in missing]
+        return missing.union([path for path in valid if not await self.plan.intact(path)])
+
+    def _missing(self, derivation: Derivation, names: frozenset[str]) -> frozenset[StorePath]:
+        is_valid = self.database.is_valid
+        return frozenset(path for path in _outputs(derivation, names) if not is_valid(path))
+
+    def _wish(self, wish: Wish) -> None:
+        earlier = self.plan.wishes.get(wish.target.path)
+        if earlier is not None:
+            names = earlier.target.outputs | wish.target.outputs
+            wish.target = Target(wish.target.path, names if wish.target.outputs else frozenset())
+            wish.items |= earlier.items
+            wish.dependents |= earlier.dependents
+        self.plan.wishes[wish.target.path] = wish
+        self.plan.offers.want(wish.items)
+
+    async def _build(
+        self,
+        target: Target,
+        derivation: Derivation,
+        mode: BuildMode,
+        *,
+        retry: bool = False,
+    ) -> list[_Step]:
+        """Let a derivation be built; return its inputs, unless its sources are not there yet."""
+        plan = self.plan
+        node = plan.graph.add(target.path, derivation, mode)
+        if retry:
+            node.stage, node.outputs = Stage.RETRYING, target.outputs
+        await plan.roots.add(*derivation.input_sources)
+        missing = [each for each in derivation.input_sources if not self.database.is_valid(each)]
+        if not missing:
+            return _inputs(target.path, derivation, mode)
+        if plan.ask is None:
+            plan.problems[target.path] = dependencies_failed(target.path, len(missing))
+        else:
+            self._wish(Wish(target, mode, frozenset(missing), derivation, sources=True))
+        return []
+
+    # What is open
+
+    async def reconsider(self, node: Node) -> None:
+        """Look again at a node whose inputs are done."""
+        plan, book = self.plan, self.plan.offers
+        target, mode = Target(node.path, node.outputs), node.mode
+        if node.derivation is None:
+            await self._derivation_fetched(target, mode)
+            return
+        missing = await self._lacking(node.derivation, node.outputs, mode)
+        if not missing and mode is not BuildMode.CHECK:
+            plan.realised.append(node.path)
+        elif node.stage is Stage.RETRYING:
+            book.forget()
+            self._wish(Wish(target, mode, missing, node.derivation, retried=True))
+        elif book.failed & missing and not plan.fallback:
+            plan.problems[node.path] = substitutes_failed(node.path)
+        elif missing - book.offers.keys():
+            self._wish(Wish(target, mode, missing, node.derivation))
+        else:
+            await self.follow(await self._build(target, node.derivation, mode))
+
+    async def _derivation_fetched(self, target: Target, mode: BuildMode) -> None:
+        path = target.path
         if not self.database.is_valid(path):
-            self.plan.problems[path] = BuildError(
-                f"path `{path}' is not valid, and there is nothing to make it from"
-            )
+            self._add_problem(path, f"cannot build missing derivation `{path}'")
+            return
+        following = await self._look_at(_Step(target, mode))
+        if path not in self.plan.wishes and self.plan.graph[path].state is State.TAKEN:
+            self.plan.realised.append(path)
+        await self.follow(following)
+
+    async def learn(self) -> None:
+        """Ask for what is wanted and, as far as they are missing, for what that refers to.
+
+        Stops as soon as something else can be decided: what follows from that is
+        then asked for in one question with the rest.
+        """
+        plan, book = self.plan, self.plan.offers
+        await self._check()
+        while book.unknown and not any(map(self._is_lost, plan.wishes.values())):
+            assert plan.ask is not None, "only who may ask has wishes"
+            asked = frozenset(book.unknown)
+            book.learn(asked, await plan.ask(asked))
+            await self._check()
+
+    def _is_lost(self, wish: Wish) -> bool:
+        return self.plan.offers.lacks(wish.items)
+
+    async def _check(self) -> None:
+        book = self.plan.offers
+        if not book.unchecked:
+            return
+        await self.plan.roots.add(*book.unchecked)
+        valid = []
+        for number, path in enumerate(book.unchecked):
+            if self.database.is_valid(path):
+                valid.append(path)
+            if number % _CHECKS_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
+        book.note_valid(valid)
+
+    async def decide(self) -> list[_Step]:
+        """Decide what can be decided; return what has to be looked at because of it."""
+        plan, book = self.plan, self.plan.offers
+        lost = [wish for wish in plan.wishes.values() if self._is_lost(wish)]
+        rest = [] if book.unknown else [w for w in plan.wishes.values() if not self._is_lost(w)]
+        obtainable = book.obtainable() if rest else frozenset()
+        steps: list[_Step] = []
+        for wish in (*lost, *rest):
+            del plan.wishes[wish.target.path]
+            if wish.items <= obtainable:
+                steps += self._accept(wish)
+            else:
+                retry = not self._is_lost(wish) and not wish.retried
+                steps += await self._refuse(wish, len(wish.items - obtainable), retry=retry)
+            if not wish.sources:
+                self._connect(wish)
+        return steps
+
+    def _accept(self, wish: Wish) -> list[_Step]:
+        """Have items substituted."""
+        plan, path = self.plan, wish.target.path
+        self._substitute(wish)
+        if wish.sources:
+            assert wish.derivation is not None, "sources are somebody's"
+            steps = _inputs(path, wish.derivation, wish.mode)
+        elif not wish.target.is_item:
+            node = plan.graph.add(path, wish.derivation, wish.mode)
+            node.stage, node.outputs = Stage.SUBSTITUTING, wish.target.outputs
+            steps = []
+        else:
+            return []
+        for item in wish.items:
+            plan.graph.connect(path, Substitute(item))
+        return steps
+
+    def _substitute(self, wish: Wish) -> None:
+        """Add items, and what they need, to the graph."""
+        graph, book = self.plan.graph, self.plan.offers
+        repairs = wish.mode is BuildMode.REPAIR and not wish.sources
+        mode = BuildMode.REPAIR if repairs else BuildMode.NORMAL
+        pending = [(item, mode) for item in wish.items]
+        added: list[StorePath] = []
+        while pending:
+            item, mode = pending.pop()
+            known = graph.get(Substitute(item))
+            if known is None or (known.state is State.DONE and mode is BuildMode.REPAIR):
+                graph.add(Substitute(item), mode=mode, offer=book.offers[item])
+                added.append(item)
+                pending += [(needed, BuildMode.NORMAL) for needed in book.needs(item)]
+        for item in added:
+            for needed in book.needs(item):
+                graph.connect(Substitute(item), Substitute(needed))
+
+    async def _refuse(self, wish: Wish, missing: int, *, retry: bool) -> list[_Step]:
+        """Go on without substitutes.
+
+        Args:
+            wish: For what.
+            missing: How many of the items cannot be had.
+            retry: Whether building the inputs may give what the substitutes lack.
+        """
+        plan, path = self.plan, wish.target.path
+        if wish.sources:
+            plan.problems[path] = dependencies_failed(path, missing)
+        elif wish.derivation is not None:
+            return await self._build(wish.target, wish.derivation, wish.mode, retry=retry)
+        elif not wish.target.is_item:
+            self._add_problem(path, f"cannot build missing derivation `{path}'")
+        else:
+            plan.unavailable.append(path)
+        return []
+
+    def _connect(self, wish: Wish) -> None:
+        for dependent in wish.dependents:
+            self.plan.graph.connect(dependent, wish.target.path)
+
+    # Problems
+
+    def _note_item(self, step: _Step) -> None:
+        path = step.target.path
+        if self.database.is_valid(path) and step.mode is not BuildMode.REPAIR:
+            return
+        if self.plan.ask is not None:
+            self._wish(Wish(step.target, step.mode, frozenset({path})))
+        elif not self.database.is_valid(path):
+            self.plan.unavailable.append(path)
+
+    def _note_missing_derivation(self, step: _Step) -> None:
+        path = step.target.path
+        if self.plan.ask is None:
+            self._add_problem(path, f"cannot build missing derivation `{path}'")
+        else:
+            self._wish(Wish(step.target, step.mode, frozenset({path})))
 
     def _note_absent_output(self, step: _Step, name: str) -> None:
         path = step.target.path
@@ -208,9 +521,38 @@ class _Walk:
         self.plan.problems[path] = BuildError(message, FailureKind.MISC)
 
 
+def _outputs(derivation: Derivation, names: frozenset[str]) -> list[StorePath]:
+    paths = zip(derivation.outputs, derivation.output_paths, strict=True)
+    return [path for name, path in paths if not names or name in names]
+
+
+def _inputs(path: StorePath, derivation: Derivation, mode: BuildMode) -> list[_Step]:
+    inputs_mode = BuildMode.REPAIR if mode is BuildMode.REPAIR else BuildMode.NORMAL
+    inputs: Mapping[StorePath, Iterable[str]] = derivation.input_derivations
+    return [
+        _Step(Target(drv, frozenset(names)), inputs_mode, path)
+        for drv, names in sorted(inputs.items(), reverse=True)
+    ]
+
+
+def substitutes_allowed(derivation: Derivation) -> bool:
+    """Tell whether a derivation lets its outputs be substituted."""
+    return derivation.env.get("allowSubstitutes", "1") == "1"
+
+
 def dependencies_failed(path: StorePath, failed: int) -> BuildError:
     """Return the error of a derivation whose inputs could not be had."""
     return BuildError(
         f"cannot build derivation `{path}': {failed} dependencies couldn't be built",
         FailureKind.DEPENDENCY_FAILED,
+    )
+
+
+def substitutes_failed(path: StorePath) -> BuildError:
+    """Return the error of a derivation that may not be built after a download failed."""
+    return BuildError(
+        f"some substitutes for the outputs of derivation `{path}' failed "
+        "(usually happens due to networking issues); "
+        "try `--fallback' to build derivation from source ",
+        FailureKind.SUBSTITUTION_FAILED,
     )

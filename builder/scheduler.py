@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The scheduler: it sees the goals of all clients, and builds each once.
+"""The scheduler: it sees the goals of all clients, and builds or downloads each once.
 
-A request is planned, and for each derivation that is ready it joins the job
-that realises it, or starts one. Jobs run in the scheduler's own nursery and end
+A request is planned, and for each node of its plan that is ready it joins the
+job that makes it, or starts one. Jobs run in the scheduler's own nursery and end
 when nobody wants them any more; what fails is told to all who want it, and
 touches nobody else.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,12 +16,13 @@ import structlog
 import trio
 
 from builder.errors import BuildError, RemoteBuildError
-from builder.events import BuildEvent, BuildFailed, FailureKind
-from builder.graph import Node
-from builder.jobs import Job, JobKey, JobView, view
-from builder.options import BuildOptions, Client
-from builder.planner import Planner, Roots, parse_target
+from builder.events import BuildEvent, BuildFailed, FailureKind, SubstituteFailed, SubstituterOutput
+from builder.graph import Node, Stage, turn
+from builder.jobs import AnyJob, Download, Job, JobKey, JobView, view
+from builder.options import BuildMode, BuildOptions, Client
+from builder.planner import Ask, Intact, Plan, Planner, Roots, Target, parse_target
 from builder.requests import Request
+from builder.substitution.offers import Offer, Sources
 from locker.errors import HelperError
 from store.errors import StoreError
 from store.helper_errors import as_store_error
@@ -40,12 +41,47 @@ class Realiser(Protocol):
         """Take into account how many builds at once a request asks for, while it lasts."""
 
 
+class Substituter(Protocol):
+    """What knows of substitutes, and downloads them."""
+
+    def is_present(self) -> bool:
+        """Tell whether there is a program to ask."""
+
+    async def ask(
+        self,
+        paths: Collection[StorePath],
+        sources: Sources,
+        listen: Callable[[bytes], None],
+    ) -> Mapping[StorePath, Offer]:
+        """Return what is offered of some items, or raise StoreError."""
+
+    async def substitute(self, job: Download) -> None:
+        """Make an item valid, or raise BuildError."""
+
+    async def is_intact(self, path: StorePath) -> bool:
+        """Tell whether a valid item has the content that was registered."""
+
+
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What came of a request: an error for each derivation that was not built."""
+    """What came of a request: an error for each derivation that was not built.
+
+    `unavailable` are those targets, no derivations, that nobody offers.
+    """
 
     targets: tuple[StorePath, ...]
     errors: dict[StorePath, BuildError]
+    unavailable: tuple[StorePath, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a request would do: the derivations to build, and the items to download."""
+
+    builds: tuple[StorePath, ...]
+    downloads: tuple[Offer, ...]
+    problems: Mapping[StorePath, BuildError]
+    unavailable: tuple[StorePath, ...]
 
 
 class Scheduler:
@@ -54,14 +90,22 @@ class Scheduler:
     Args:
         directory: The store, for reading targets.
         planner: Makes the plan of a request.
-        realiser: Does the jobs.
+        realiser: Builds.
+        substituter: Downloads; None for nothing that does.
     """
 
-    def __init__(self, directory: StoreDirectory, planner: Planner, realiser: Realiser) -> None:
+    def __init__(
+        self,
+        directory: StoreDirectory,
+        planner: Planner,
+        realiser: Realiser,
+        substituter: Substituter | None = None,
+    ) -> None:
         self._directory = directory
         self._planner = planner
         self._realiser = realiser
-        self._jobs: dict[JobKey, Job] = {}
+        self._substituter = substituter
+        self._jobs: dict[JobKey, AnyJob] = {}
         self._requests: set[Request] = set()
         self._nursery: trio.Nursery | None = None
 
@@ -80,7 +124,10 @@ class Scheduler:
         roots: Roots,
         events: Callable[[BuildEvent], Awaitable[None]],
     ) -> BuildReport:
-        """Have targets built, and return when all of them are valid.
+        """Have targets built or substituted, and return when all of them are valid.
+
+        An item that is no derivation, and that nobody offers, is no error, as in
+        the reference; the report names it.
 
         Args:
             targets: Store items, or derivations with ``!OUTPUT,…`` after them.
@@ -94,11 +141,33 @@ class Scheduler:
                 gravest failure, as Guix's clients expect it.
         """
         wanted = [parse_target(text, self._directory) for text in targets]
-        request = Request(client, options, self._start)
+        return await self._fulfil(wanted, options, client, roots, events)
+
+    async def substitute(
+        self,
+        path: str,
+        options: BuildOptions,
+        client: Client,
+        roots: Roots,
+        events: Callable[[BuildEvent], Awaitable[None]],
+    ) -> BuildReport:
+        """Have an item substituted, even if it is a derivation; otherwise as `build`."""
+        wanted = [Target(self._directory.parse(path), as_item=True)]
+        return await self._fulfil(wanted, options, client, roots, events)
+
+    async def _fulfil(
+        self,
+        wanted: Sequence[Target],
+        options: BuildOptions,
+        client: Client,
+        roots: Roots,
+        events: Callable[[BuildEvent], Awaitable[None]],
+    ) -> BuildReport:
+        request = Request(client, options, self._start, self._grow)
         self._requests.add(request)
         try:
             with self._realiser.wanting(options):
-                request.begin(await self._planner.plan(wanted, options.mode, roots))
+                request.begin(await self._plan(wanted, options, roots, request))
                 async for event in request.queue:
                     await events(event)
         finally:
@@ -106,8 +175,30 @@ class Scheduler:
             self._requests.discard(request)
         return _report(request)
 
+    async def look_ahead(
+        self,
+        targets: Sequence[str],
+        options: BuildOptions,
+        client: Client,
+        roots: Roots,
+        events: Callable[[BuildEvent], Awaitable[None]],
+    ) -> Outlook:
+        """Find out what `build` would do, without doing it; the arguments are the same."""
+        wanted = [parse_target(text, self._directory) for text in targets]
+        request = Request(client, options, self._start, self._grow)
+        plan = await self._plan(wanted, options, roots, request)
+        try:
+            request.consider(plan)
+            async for event in request.queue:
+                await events(event)
+        finally:
+            request.abandon()
+        if request.fatal is not None:
+            raise request.fatal
+        return _outlook(plan)
+
     def cancel(self, path: StorePath) -> bool:
-        """End the jobs of a derivation for all who want it; tell whether there was one."""
+        """End the jobs of a derivation or item for all who want it; tell whether there was one."""
         jobs = [job for job in self._jobs.values() if job.path == path]
         for job in jobs:
             job.cancelled = True
@@ -119,7 +210,10 @@ class Scheduler:
         paths: set[StorePath] = set()
         for job in self._jobs.values():
             paths.add(job.path)
-            paths.update(job.derivation.output_paths, job.derivation.input_sources)
+            if isinstance(job, Job):
+                paths.update(job.derivation.output_paths, job.derivation.input_sources)
+            elif isinstance(job, Download):
+                paths.update(job.offer.references)
         return paths
 
     def snapshot(self) -> list[JobView]:
@@ -127,23 +221,63 @@ class Scheduler:
         now = trio.current_time()
         return [view(job, now) for job in self._jobs.values()]
 
-    def _start(self, request: Request, node: Node) -> Job:
-        key = JobKey(node.path, node.mode)
+    async def _plan(
+        self, wanted: Sequence[Target], options: BuildOptions, roots: Roots, request: Request
+    ) -> Plan:
+        ask, intact = self._asker(options, request)
+        return await self._planner.plan(
+            wanted, options.mode, roots, ask=ask, fallback=options.fallback, intact=intact
+        )
+
+    def _asker(self, options: BuildOptions, request: Request) -> tuple[Ask | None, Intact | None]:
+        substituter, sources = self._substituter, options.sources
+        if substituter is None or sources is None or not substituter.is_present():
+            return None, None
+
+        def listen(data: bytes) -> None:
+            request.queue.offer(SubstituterOutput("", data))
+
+        async def ask(paths: Collection[StorePath]) -> Mapping[StorePath, Offer]:
+            return await substituter.ask(paths, sources, listen)
+
+        return ask, substituter.is_intact if options.mode is BuildMode.REPAIR else None
+
+    def _grow(self, request: Request, plan: Plan) -> None:
+        assert self._nursery is not None, "the scheduler runs before anyone asks"
+        self._nursery.start_soon(self._grow_plan, request, plan)
+
+    async def _grow_plan(self, request: Request, plan: Plan) -> None:
+        with request.growing():
+            try:
+                given_up = await self._planner.grow(plan, at_once=not request.options.keep_going)
+            except BuildError as error:
+                request.break_off(error)
+            except (StoreError, OSError) as error:
+                request.break_off(BuildError(str(error)))
+            except Exception as error:
+                # As with jobs: one request's fault must not end the others.
+                log.exception("planning_crashed")
+                request.break_off(BuildError(f"internal error while planning: {error!r}"))
+            else:
+                request.grown(given_up)
+
+    def _start(self, request: Request, node: Node) -> AnyJob:
+        sources = None if node.offer is None else request.options.sources
+        key = JobKey(node.path, node.mode, sources)
         job = self._jobs.get(key)
         if job is None or job.scope.cancel_called:
             job = self._new_job(key, request, node)
         job.follow(request)
         return job
 
-    def _new_job(self, key: JobKey, request: Request, node: Node) -> Job:
+    def _new_job(self, key: JobKey, request: Request, node: Node) -> AnyJob:
         assert self._nursery is not None, "the scheduler runs before anyone asks"
-        assert node.derivation is not None, "only derivations that were read are ever ready"
-        job = Job(key, node.derivation, request.options, trio.current_time())
+        job = _job_for(key, request.options, node)
         self._jobs[key] = job
         self._nursery.start_soon(self._run, job)
         return job
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: AnyJob) -> None:
         job.error = BuildError(f"build of `{job.path}' was cancelled", FailureKind.CANCELLED)
         try:
             with job.scope:
@@ -160,9 +294,12 @@ class Scheduler:
         for follower in tuple(job.followers):
             follower.job_finished(job)
 
-    async def _outcome(self, job: Job) -> BuildError | None:
+    async def _outcome(self, job: AnyJob) -> BuildError | None:
         try:
-            await self._realiser.realise(job)
+            if isinstance(job, Job):
+                await self._realiser.realise(job)
+            elif isinstance(job, Download) and self._substituter is not None:
+                await self._substituter.substitute(job)
         except BuildError as error:
             return error
         except HelperError as error:
@@ -173,7 +310,28 @@ class Scheduler:
         return None
 
 
-def _failure(job: Job, error: BuildError) -> BuildFailed:
+def _job_for(key: JobKey, options: BuildOptions, node: Node) -> AnyJob:
+    now = trio.current_time()
+    if node.offer is not None:
+        return Download(key, options, now, offer=node.offer)
+    assert node.derivation is not None, "only derivations that were read are ever ready"
+    return Job(key, options, now, derivation=node.derivation)
+
+
+def _outlook(plan: Plan) -> Outlook:
+    nodes = sorted(plan.graph, key=lambda node: turn(node.key))
+    builds = [
+        node.path
+        for node in nodes
+        if node.derivation is not None and node.stage is not Stage.SUBSTITUTING
+    ]
+    offers = [node.offer for node in nodes if node.offer is not None]
+    return Outlook(tuple(builds), tuple(offers), plan.problems, tuple(plan.unavailable))
+
+
+def _failure(job: AnyJob, error: BuildError) -> BuildEvent:
+    if isinstance(job, Download):
+        return SubstituteFailed(job.path, job.status, error.message)
     if isinstance(error, RemoteBuildError):
         # Guix's clients learn from the trace of a failed hook how it ended, from others nothing.
         status = error.wait_status if error.kind is FailureKind.HOOK else 1
@@ -184,12 +342,17 @@ def _failure(job: Job, error: BuildError) -> BuildFailed:
 
 
 def _report(request: Request) -> BuildReport:
+    if request.fatal is not None:
+        raise request.fatal
     failed = request.failed_targets()
     if failed:
+        for error in request.errors.values():
+            if error.kind is FailureKind.SUBSTITUTION_FAILED:
+                raise error
         names = ", ".join(f"`{path}'" for path in failed)
         status = max(error.status for error in request.errors.values())
         raise BuildError(f"build of {names} failed", _gravest(request.errors.values()), status)
-    return BuildReport(request.targets, request.errors)
+    return BuildReport(request.targets, request.errors, request.unavailable)
 
 
 def _gravest(errors: Iterable[BuildError]) -> FailureKind:

@@ -18,6 +18,7 @@ from builder.inputs import closure_of
 from builder.jobs import Job
 from store.database import StoreDatabase
 from store.derivations import Derivation
+from store.errors import StoreError
 from store.hashes import Digest, HashAlgorithm
 from store.info import PathInfo
 from store.layout import Layout
@@ -78,7 +79,7 @@ class Sealer:
         possible = {hash_part(path): path for path in (*inputs, *job.derivation.output_paths)}
         request = self._request(job, left, possible, outputs)
         try:
-            sealed = await self._have_sealed(request, left)
+            sealed = await self._have_sealed(request, left.workplace.store, left.private)
         except WorkerError as error:
             if error.actual is not None:
                 job.audience.tell(_mismatch(job.derivation, error.actual))
@@ -97,7 +98,8 @@ class Sealer:
         """
         copy = job.derivation.is_fixed_output
         kept = OutputToSeal(_base(output), output, left.owner, None, copy)
-        await self._have_sealed(SealOutputs(job.path, (kept,), ()), left)
+        request = SealOutputs(job.path, (kept,), ())
+        await self._have_sealed(request, left.workplace.store, left.private)
         self.place(job, left, [output])
 
     def place(self, job: Job, left: BuildDirectories, outputs: Iterable[StorePath]) -> None:
@@ -112,6 +114,34 @@ class Sealer:
     def sealed_path(self, job: Job, left: BuildDirectories, output: StorePath) -> str:
         """Return where a sealed output lies until it is placed."""
         return f"{self._sealed_in(job, left)}/{_base(output)}"
+
+    async def seal_download(
+        self, path: StorePath, directory: str, announced: Digest
+    ) -> SealedOutput:
+        """Seal an item that lies in a private directory, under its own name.
+
+        Args:
+            path: The item.
+            directory: Where it lies; on the store's file system, and ours alone.
+            announced: The hash of its NAR form that it must have.
+
+        Raises:
+            StoreError: It is not there, or not acceptable; `actual` is its hash where
+                that is what is wrong.
+        """
+        name = _base(path)
+        if not _exists(f"{directory}/{name}"):
+            raise StoreError(f"substitute did not produce path `{path}'")
+        fixed = FixedContent(announced.algorithm, recursive=True, digest=announced.value)
+        output = OutputToSeal(name, path, owner=None, fixed=fixed, copy=False)
+        request = SealOutputs(derivation=path, outputs=(output,), candidates=())
+        [sealed] = await self._have_sealed(request, directory, directory)
+        return sealed
+
+    def place_download(self, path: StorePath, directory: str) -> None:
+        """Put a sealed item into the store, in place of what has its name."""
+        with opened(directory) as sealed, opened(self._layout.store) as store:
+            place(sealed, _base(path), store, _base(path))
 
     def _sealed_in(self, job: Job, left: BuildDirectories) -> str:
         return left.private if job.derivation.is_fixed_output else left.workplace.store
@@ -144,7 +174,7 @@ class Sealer:
         )
 
     async def _have_sealed(
-        self, request: SealOutputs, left: BuildDirectories
+        self, request: SealOutputs, outputs: str, private: str
     ) -> tuple[SealedOutput, ...]:
         with ExitStack() as stack:
             store = stack.enter_context(opened(self._layout.store))
@@ -153,11 +183,11 @@ class Sealer:
                 stack.callback(os.close, links)
             return await self._workers.seal_outputs(
                 request,
-                outputs_fd=stack.enter_context(opened(left.workplace.store)),
-                private_fd=stack.enter_context(opened(left.private)),
+                outputs_fd=stack.enter_context(opened(outputs)),
+                private_fd=stack.enter_context(opened(private)),
                 links_fd=links,
                 # Outside a container, some process of the builder may have got away.
-                at_rest=left.workplace.store != self._layout.store,
+                at_rest=outputs != self._layout.store,
             )
 
     async def _check_constraints(self, derivation: Derivation, infos: Sequence[PathInfo]) -> None:
@@ -182,6 +212,10 @@ class Sealer:
             queue.extend(new)
         known = [path for path in reached if self._database.is_valid(path)]
         return frozenset(reached).union(await closure_of(self._database, known)) - {info.path}
+
+
+def _exists(path: str) -> bool:
+    return os.path.lexists(path)
 
 
 def _base(path: StorePath) -> str:

@@ -6,7 +6,7 @@ Entry point: `make_building`.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
@@ -31,6 +31,7 @@ from builder.scheduler import Scheduler
 from builder.sealing import Sealer
 from builder.slots import Slots
 from builder.spawner.client import Spawner
+from builder.substitution.substituter import Substituter
 from builder.toolkit import find_toolkit, usable_guix
 from builder.users import BuildUsers
 from locker.pathlocks import PathLocks
@@ -43,6 +44,7 @@ from store.layout import Layout
 from store.paths import StoreDirectory, StorePath
 from store.worker.client import StoreWorkers
 from storedaemon.build_events import ReportedRealiser
+from storedaemon.substituting import SubstituteSettings, Substituting, make_substituting
 
 # Build users that were not needed for so long are left to other daemons, and build hooks end.
 IDLE_SECONDS = 30.0
@@ -53,6 +55,7 @@ class Materials:
     """What building needs of the daemon.
 
     Attributes:
+        substitutes: How substitutes are looked for and downloaded.
         offload_program: The program ``guix`` whose build hook is asked; empty for none.
         guix: The same program, whose downloads are used if it exists.
     """
@@ -67,6 +70,7 @@ class Materials:
     spawner: Spawner
     workers: StoreWorkers
     environment: Mapping[str, str]
+    substitutes: SubstituteSettings = field(default_factory=SubstituteSettings)
     offload_program: str = ""
     guix: str = ""
 
@@ -84,6 +88,7 @@ class Building:
         hooks: The build hooks that wait for a question.
         logs: The logs of builds.
         builtins: How the builders are served that are part of the daemon.
+        substituting: What substitutes.
     """
 
     scheduler: Scheduler
@@ -94,6 +99,12 @@ class Building:
     hooks: Hooks
     logs: LogFiles
     builtins: Builtins
+    substituting: Substituting
+
+    @property
+    def substituter(self) -> Substituter:
+        """Knows of substitutes, and downloads them."""
+        return self.substituting.substituter
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Build until cancelled; the cleaner must run before, and until after."""
@@ -101,6 +112,7 @@ class Building:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._release_idle)
                 nursery.start_soon(self.logs.run)
+                await nursery.start(self.substituting.run)
                 await nursery.start(self.scheduler.run)
                 task_status.started()
         finally:
@@ -124,6 +136,7 @@ def make_building(materials: Materials) -> Building:
     users = _users(materials)
     builtins = _builtins(materials, has_users=users is not None)
     logs = LogFiles(materials.layout.logs, materials.settings.log_compression)
+    sealer = _sealer(materials)
     workshop = Workshop(
         layout=materials.layout,
         directory=directory,
@@ -132,7 +145,7 @@ def make_building(materials: Materials) -> Building:
         database=database,
         derivations=derivations,
         spawner=materials.spawner,
-        sealer=_sealer(materials),
+        sealer=sealer,
         content_index=materials.content_index,
         cleaner=cleaner,
         keeper=Keeper(delete),
@@ -150,8 +163,32 @@ def make_building(materials: Materials) -> Building:
         Dispatcher(hooks, workshop.host.machine),
         RemoteBuilder(workshop, builder),
     )
-    scheduler = Scheduler(directory, Planner(database, derivations.get), ReportedRealiser(realiser))
-    return Building(scheduler, realiser.slots, derivations, cleaner, users, hooks, logs, builtins)
+    substituting = make_substituting(
+        materials.substitutes,
+        directory,
+        database,
+        materials.locks,
+        materials.monitor,
+        cleaner,
+        sealer,
+    )
+    scheduler = Scheduler(
+        directory,
+        Planner(database, derivations.get),
+        ReportedRealiser(realiser),
+        substituting.substituter,
+    )
+    return Building(
+        scheduler,
+        realiser.slots,
+        derivations,
+        cleaner,
+        users,
+        hooks,
+        logs,
+        builtins,
+        substituting,
+    )
 
 
 def _parse(directory: StoreDirectory, text: bytes, path: StorePath) -> Derivation:

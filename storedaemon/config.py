@@ -69,6 +69,7 @@ class Config:
     rounds: int
     no_substitutes: bool
     substitute_urls: str
+    max_substitutes: int
     discover: bool
     gc_keep_outputs: bool
     gc_keep_derivations: bool

@@ -197,6 +197,7 @@ OPTIONS: tuple[Option, ...] = (
         "URLS",
         SUBSTITUTE_URLS,
     ),
+    _number("max-substitutes", "download at most N substitutes at once", 4, minimum=1),
     _switch("discover", "look for substitute servers in the local network", default=False),
     _switch(
         "gc-keep-outputs", "the collector keeps the outputs of live derivations", default=False

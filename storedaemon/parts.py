@@ -31,11 +31,12 @@ from storedaemon.authentication import Authenticator
 from storedaemon.building import Materials, make_building, system_of_this_machine
 from storedaemon.busy import list_busy
 from storedaemon.config import Config, build_settings
-from storedaemon.guix_program import find_guix
+from storedaemon.guix_program import find_guix, guix_environment
 from storedaemon.helpers import Helpers
 from storedaemon.homes import UserDirectories
 from storedaemon.services import Services
 from storedaemon.session import Session
+from storedaemon.substituting import SubstituteSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,11 @@ async def assemble(
         spawner=clients.spawner,
         workers=clients.workers,
         environment=environment,
+        substitutes=SubstituteSettings(
+            find_guix(config, environment),
+            guix_environment(config, environment),
+            config.max_substitutes,
+        ),
         offload_program="" if config.no_offload else find_guix(config, environment),
         guix=find_guix(config, environment),
     )

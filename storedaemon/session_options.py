@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from builder.options import BuildMode, BuildOptions
+from builder.substitution.offers import TRUSTED_URLS, Sources
 from store.errors import StoreError
 from storedaemon.config import Config
 
@@ -182,4 +183,19 @@ def build_options(options: SessionOptions, config: Config, mode: BuildMode) -> B
         keep_log=options.keep_log,
         max_log_size=options.max_log_size,
         cache_failures=options.cache_failures,
+        sources=substitute_sources(options, config),
+        fallback=options.fallback,
     )
+
+
+def substitute_settings(options: SessionOptions, config: Config) -> dict[str, str]:
+    """Merge the settings of substitute programs: the owner's, and over them the client's."""
+    discover = {"discover": "true"} if config.discover else {}
+    return {TRUSTED_URLS: config.substitute_urls, **discover, **options.settings}
+
+
+def substitute_sources(options: SessionOptions, config: Config) -> Sources | None:
+    """Return where substitutes may come from; None if they are turned off."""
+    if config.no_substitutes or not options.use_substitutes:
+        return None
+    return Sources.of(substitute_settings(options, config))

@@ -3,6 +3,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from builder.errors import BuildError
 from builder.events import BuildEvent
 from builder.options import BuildMode
 from builder.scheduler import BuildReport
@@ -40,17 +41,33 @@ async def build_paths(
     return await services.scheduler.build(targets, options, session.client, session.roots, events)
 
 
-async def ensure_path(services: Services, _session: Session, path: str) -> None:
-    """See that an item is valid; without substitutes it either is or cannot be had.
+async def ensure_path(services: Services, session: Session, path: str, events: Events) -> None:
+    """See that an item is valid: that it is, or is substituted.
 
     Raises:
         InvalidPathError: The path is not in the store.
-        StoreError: The item is not there (reason ``cannot-create``).
+        StoreError: The item cannot be had (reason ``cannot-create``).
     """
-    if not services.database.is_valid(entry(services.directory, path)):
+    if services.database.is_valid(entry(services.directory, path)):
+        return
+    if services.directory.is_store_path(path):
+        await _substitute(services, session, path, events)
+    if not services.database.is_valid(path):
         raise StoreError(
             f"path `{path}' does not exist and cannot be created", reason="cannot-create"
         )
+
+
+async def _substitute(services: Services, session: Session, path: str, events: Events) -> None:
+    options = session.build_options(services.config, BuildMode.NORMAL)
+    try:
+        await services.scheduler.substitute(path, options, session.client, session.roots, events)
+    except BuildError as error:
+        raise StoreError(
+            f"path `{path}' does not exist and cannot be created",
+            reason="cannot-create",
+            status=error.status,
+        ) from error
 
 
 async def cancel_build(services: Services, session: Session, path: str) -> bool:

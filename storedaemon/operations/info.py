@@ -35,18 +35,6 @@ async def builtin_builders(services: Services, _session: Session) -> list[str]:
     return services.building.builtins.names()
 
 
-async def substitute_urls(_services: Services, _session: Session) -> list[str]:
-    """Return where substitutes come from: nowhere, so no URL is in use."""
-    return []
-
-
-async def query_substitutable_paths(
-    _services: Services, _session: Session, _paths: object
-) -> list[str]:
-    """Return those paths that can be substituted: none, as with substitutes turned off."""
-    return []
-
-
 async def list_sessions(services: Services, _session: Session) -> list[SessionView]:
     """Return a look at each session, the oldest first."""
     now = time.time()

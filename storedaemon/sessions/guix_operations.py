@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from builder.errors import BuildError
 from builder.events import BuildEvent, BuildFailed, FailureKind, Level, Message
+from builder.substitution.offers import Offer
 from store.collection import Action, Event, Wish
 from store.units import show_bytes
 from storedaemon.garbage_texts import texts
@@ -25,6 +26,7 @@ from storedaemon.operations import (
     options,
     queries,
     roots,
+    substitutes,
     verification,
 )
 from storedaemon.services import Services
@@ -134,9 +136,9 @@ async def build_paths(
     return _DONE
 
 
-async def ensure_path(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+async def ensure_path(services: Services, session: Session, asked: Any, tell: Tell) -> m.Reply:
     """Answer EnsurePath."""
-    await builds.ensure_path(services, session, asked.path)
+    await builds.ensure_path(services, session, asked.path, tell)
     return _DONE
 
 
@@ -225,20 +227,21 @@ async def builtin_builders(services: Services, session: Session, _: Any, __: Tel
 
 async def substitute_urls(services: Services, session: Session, _: Any, __: Tell) -> m.Reply:
     """Answer SubstituteURLs."""
-    return _texts(await info.substitute_urls(services, session))
+    return _texts(await substitutes.query_substitute_urls(services, session))
 
 
-async def has_substitutes(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
+async def has_substitutes(services: Services, session: Session, asked: Any, tell: Tell) -> m.Reply:
     """Answer HasSubstitutes."""
-    found = await info.query_substitutable_paths(services, session, (asked.path,))
+    found = await substitutes.query_offers(services, session, (asked.path,), tell)
     return _TRUE if asked.path in found else _FALSE
 
 
 async def query_substitutable_paths(
-    services: Services, session: Session, asked: m.QuerySubstitutablePaths, _: Tell
+    services: Services, session: Session, asked: m.QuerySubstitutablePaths, tell: Tell
 ) -> m.Reply:
     """Answer QuerySubstitutablePaths."""
-    return _texts(await info.query_substitutable_paths(services, session, asked.paths))
+    found = await substitutes.query_offers(services, session, asked.paths, tell)
+    return _texts(sorted(found))
 
 
 async def set_options(
@@ -286,19 +289,32 @@ def _related(
 
 
 async def query_substitutable_path_info(
-    services: Services, session: Session, asked: Any, _: Tell
+    services: Services, session: Session, asked: Any, tell: Tell
 ) -> m.Reply:
-    """Answer QuerySubstitutablePathInfo; nothing can be substituted, so there is none."""
-    await info.query_substitutable_paths(services, session, (asked.path,))
-    return m.SubstitutableReply(None)
+    """Answer QuerySubstitutablePathInfo."""
+    found = await substitutes.query_offers(services, session, (asked.path,), tell)
+    infos = [_substitutable(offer, path="") for offer in found.values()]
+    return m.SubstitutableReply(infos[0] if infos else None)
 
 
 async def query_substitutable_path_infos(
-    services: Services, session: Session, asked: m.QuerySubstitutablePathInfos, _: Tell
+    services: Services, session: Session, asked: m.QuerySubstitutablePathInfos, tell: Tell
 ) -> m.Reply:
-    """Answer QuerySubstitutablePathInfos; nothing can be substituted, so there are none."""
-    await info.query_substitutable_paths(services, session, asked.paths)
-    return m.SubstitutablesReply(())
+    """Answer QuerySubstitutablePathInfos."""
+    found = await substitutes.query_offers(services, session, asked.paths, tell)
+    return m.SubstitutablesReply(
+        tuple(_substitutable(offer, offer.path) for _, offer in sorted(found.items()))
+    )
+
+
+def _substitutable(offer: Offer, path: str) -> m.Substitutable:
+    return m.Substitutable(
+        path=path,
+        deriver=offer.deriver or "",
+        references=tuple(sorted(offer.references)),
+        download_size=offer.download_size,
+        nar_size=offer.nar_size,
+    )
 
 
 HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
@@ -341,6 +357,11 @@ HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
 LONG: frozenset[type[Any]] = frozenset(
     {
         m.BuildPaths,
+        m.EnsurePath,
+        m.HasSubstitutes,
+        m.QuerySubstitutablePaths,
+        m.QuerySubstitutablePathInfo,
+        m.QuerySubstitutablePathInfos,
         m.SyncWithGC,
         m.CollectGarbage,
         m.QueryAllValidPaths,

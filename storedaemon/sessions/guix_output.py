@@ -21,6 +21,11 @@ from builder.events import (
     Level,
     Message,
     OutputConfirmed,
+    SubstituteFailed,
+    SubstituteProgress,
+    SubstituterOutput,
+    SubstituteStarted,
+    SubstituteSucceeded,
     UnsupportedPlatform,
 )
 from storedaemon.wire.messages import SetOptions
@@ -33,9 +38,14 @@ _NO_TRACE = {
     FailureKind.DEPENDENCY_FAILED,
     FailureKind.NOT_DETERMINISTIC,
     FailureKind.CANCELLED,
+    FailureKind.SUBSTITUTION_FAILED,
     FailureKind.MISC,
 }
-_NO_TEXT = {FailureKind.NOT_DETERMINISTIC, FailureKind.CANCELLED}
+_NO_TEXT = {
+    FailureKind.NOT_DETERMINISTIC,
+    FailureKind.CANCELLED,
+    FailureKind.SUBSTITUTION_FAILED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,24 @@ def render(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
             yield from _trace(f"hash-mismatch {path} {algorithm} {expected} {actual}", audience)
         case UnsupportedPlatform(drv, system):
             yield from _trace(f"unsupported-platform {drv} {system}", audience)
+        case _:
+            yield from _substitution(event, audience)
+
+
+def _substitution(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
+    match event:
+        case SubstituteStarted(path):
+            yield from _message(f"fetching path `{path}'...", Level.INFO, audience)
+            yield from _trace(f"substituter-started {path} substitute", audience)
+        case SubstituteProgress() | SubstituterOutput():
+            yield from _substituter_output(event, audience)
+        case SubstituteSucceeded(path):
+            text = f"substitution of path `{path}' succeeded"
+            yield from _message(text, Level.CHATTY, audience)
+            yield from _trace(f"substituter-succeeded {path}", audience)
+        case SubstituteFailed(path, status, message):
+            yield from _message(message, Level.INFO, audience)
+            yield from _trace(f"substituter-failed {path} {status} {message}", audience)
 
 
 def _message(text: str, level: Level, audience: Audience) -> Iterator[bytes]:
@@ -107,6 +135,21 @@ def _log(event: BuildLog, audience: Audience) -> Iterator[bytes]:
         return
     prefix = b"@ build-log %d %d\n" % (event.pid, len(event.data)) if audience.multiplexed else b""
     yield prefix + event.data
+
+
+def _substituter_output(
+    event: SubstituteProgress | SubstituterOutput, audience: Audience
+) -> Iterator[bytes]:
+    if isinstance(event, SubstituterOutput) and not event.path:
+        yield b"substitute: " + event.data
+    elif audience.verbosity < audience.build_verbosity:
+        return
+    elif isinstance(event, SubstituterOutput):
+        yield event.data
+    else:
+        size = "-" if event.size is None else event.size
+        done = f" {event.transferred}" if event.phase == "progress" else ""
+        yield f"@ download-{event.phase} {event.path} {event.url} {size}{done}\n".encode()
 
 
 def _failure(event: BuildFailed, audience: Audience) -> Iterator[bytes]:

@@ -22,7 +22,16 @@ from store.paths import StorePath
 from storedaemon.config import COMMAND_LINE, Source, make_config
 from storedaemon.directories import prepare
 from storedaemon.helpers import start_helpers
-from storedaemon.operations import additions, builds, info, maintenance, options, queries, roots
+from storedaemon.operations import (
+    additions,
+    builds,
+    info,
+    maintenance,
+    options,
+    queries,
+    roots,
+    substitutes,
+)
 from storedaemon.parts import HelperClients, assemble
 from storedaemon.services import Services
 from storedaemon.session import Session
@@ -96,6 +105,15 @@ async def add(services: Services, session: Session, name: str, *references: str)
     return await additions.add_text(services, session, name, name.encode(), references)
 
 
+async def ignore(_event: BuildEvent) -> None:
+    """Take no notice."""
+
+
+async def ensure_path(services: Services, session: Session, path: str) -> None:
+    """See that an item is valid, whatever is said on the way."""
+    await builds.ensure_path(services, session, path, ignore)
+
+
 # Queries
 
 
@@ -165,7 +183,7 @@ async def test_paths_elsewhere_are_refused(services: Services, session: Session,
         queries.query_path_info,
         queries.query_referrers,
         queries.query_valid_derivers,
-        builds.ensure_path,
+        ensure_path,
     ):
         with pytest.raises(InvalidPathError) as caught:
             await query(services, session, path)
@@ -319,11 +337,11 @@ async def test_failures_are_remembered_until_they_are_cleared(services: Services
     assert await maintenance.query_failed_paths(services, session) == []
 
 
-async def test_substitutes_are_off(services: Services, session: Session):
+async def test_without_the_program_substitutes_are_off(services: Services, session: Session):
     """Nobody is told of what cannot be had."""
     path = await add(services, session, "item")
-    assert await info.query_substitutable_paths(services, session, [path]) == []
-    assert await info.substitute_urls(services, session) == []
+    assert await substitutes.query_offers(services, session, [path], ignore) == {}
+    assert await substitutes.query_substitute_urls(services, session) == []
 
 
 async def test_builtin_builders_are_told_without_their_prefix(services: Services, session: Session):
@@ -336,10 +354,10 @@ async def test_builtin_builders_are_told_without_their_prefix(services: Services
 
 async def test_what_is_valid_is_ensured_and_nothing_else(services: Services, session: Session):
     """The words are those that Guix's clients know."""
-    await builds.ensure_path(services, session, await add(services, session, "item"))
+    await ensure_path(services, session, await add(services, session, "item"))
     path = f"{services.layout.store}/{ABSENT}"
     with pytest.raises(StoreError) as caught:
-        await builds.ensure_path(services, session, path)
+        await ensure_path(services, session, path)
     assert caught.value.message == f"path `{path}' does not exist and cannot be created"
     assert (caught.value.reason, caught.value.status) == ("cannot-create", 1)
 
@@ -349,10 +367,6 @@ async def test_repairing_needs_trust(services: Services, stranger: Session):
     with pytest.raises(StoreError, match="repairing is a privileged operation") as caught:
         await builds.build_paths(services, stranger, [], BuildMode.REPAIR, ignore)
     assert caught.value.reason == "not-privileged"
-
-
-async def ignore(_event: BuildEvent) -> None:
-    """Take no interest."""
 
 
 async def add_endless_build(services: Services, session: Session, base: Path) -> StorePath:

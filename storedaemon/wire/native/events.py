@@ -25,6 +25,12 @@ NAMES: Mapping[type, str] = {
     events.HashMismatch: "hash-mismatch",
     events.UnsupportedPlatform: "unsupported-platform",
     events.ItemDamaged: "damage",
+    events.SubstitutePlanned: "substitute-planned",
+    events.SubstituteStarted: "substitute-started",
+    events.SubstituteProgress: "substitute-progress",
+    events.SubstituterOutput: "substituter-output",
+    events.SubstituteSucceeded: "substitute-succeeded",
+    events.SubstituteFailed: "substitute-failed",
 }
 
 _LEVELS: Mapping[str, events.Level] = {level.value: level for level in events.Level}

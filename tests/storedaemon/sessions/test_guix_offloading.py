@@ -42,7 +42,7 @@ def start_farm(start_daemon: Callable[..., RunningDaemon], tmp_path: Path) -> St
             "STUB_PLAN": str(tmp_path / "plan"),
             "GUIX_DATABASE_DIRECTORY": tempfile.mkdtemp(dir=tmp_path),
         }
-        return start_daemon(*HOST, *options, environment=environment)
+        return start_daemon("--no-substitutes", *HOST, *options, environment=environment)
 
     return start
 
