@@ -20,7 +20,8 @@ from builder.download.dial import Connection, Dialer, TooNearError
 from builder.download.progress import Progress
 from builder.download.urls import Nearness, UrlError, redirect
 
-ATTEMPTS = 5
+ATTEMPTS, VAIN_ATTEMPTS = 50, 3
+"""How often a URL is tried in all, and in a row without a byte more than before."""
 PAUSE_SECONDS = 1.0
 ANSWER_SECONDS = 60
 STALL_SECONDS, STALL_BYTES = 60.0, 4096
@@ -91,12 +92,17 @@ class Fetcher:
         """
         os.ftruncate(file, 0)
         self._validator = ""
-        for attempt in range(1, ATTEMPTS):
+        vain = 0
+        for _ in range(1, ATTEMPTS):
+            had = os.fstat(file).st_size
             try:
                 self._attempt(url, file, progress)
             except _BrokenError as error:
+                vain = 0 if os.fstat(file).st_size > had else vain + 1
+                if vain == VAIN_ATTEMPTS:
+                    raise
                 self._say(f"{error}; trying again")
-                self._sleep(PAUSE_SECONDS * attempt)
+                self._sleep(PAUSE_SECONDS * (vain + 1))
             else:
                 return
         self._attempt(url, file, progress)

@@ -4,9 +4,12 @@
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -310,6 +313,51 @@ async def test_a_commit_is_downloaded_without_what_is_gits(yard: Yard, tmp_path:
         await yard.build(drv)
     assert os.listdir(yard.output(drv)) == ["file"]
     assert "fetching everything" in yard.log()
+
+
+@contextmanager
+def _git_daemon(top: Path) -> Iterator[int]:
+    """Serve repositories by git's own protocol; give the port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = ["/usr/bin/git", "daemon", "--listen=127.0.0.1", f"--port={port}", "--reuseaddr"]
+    done = subprocess.Popen(
+        [*command, "--export-all", "--verbose", f"--base-path={top}"], stderr=subprocess.PIPE
+    )
+    assert done.stderr is not None
+    assert b"Ready to rumble" in done.stderr.readline()
+    try:
+        yield port
+    finally:
+        done.terminate()
+        done.communicate()
+
+
+@needs_git
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_single_commit_is_enough(yard: Yard, tmp_path: Path, *, fails: bool):
+    """A server of git's own protocol gives no more than is asked for."""
+    _, _, last = _repository(tmp_path)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "file").write_text("two")
+    fixed = ("r:sha256", _nar_hash(model))
+    commit = "0" * 40 if fails else last
+    with _git_daemon(tmp_path) as port:
+        drv = await _download(
+            yard,
+            f"git://localhost:{port}/bare.git",
+            fixed,
+            "builtin:git-download",
+            "checkout",
+            commit=commit,
+        )
+        if fails:
+            await yard.failure(drv)
+        else:
+            await yard.build(drv)
+    assert ("fetching everything" in yard.log()) is fails
+    assert os.path.exists(yard.output(drv)) is not fails
 
 
 @needs_git
