@@ -189,10 +189,7 @@ class StoreWriter:
             DerivationError: It is called a derivation, and is none or a false one.
         """
         try:
-            if addition.taken <= _SMALL:
-                received = addition.end()
-            else:
-                received = await trio.to_thread.run_sync(addition.end)
+            received = await _end(addition)
             recursive = addition.recursive
             path = self._directory.fixed_output_path(name, recursive, received.digest)
             await roots.add(path)
@@ -224,7 +221,7 @@ class StoreWriter:
             DerivationError: It is called a derivation, and is none or a false one.
         """
         try:
-            received = await trio.to_thread.run_sync(addition.end)
+            received = await _end(addition)
             await roots.add(item.path)
             if not self._database.is_valid(item.path):
                 await self._place(
@@ -294,3 +291,9 @@ class StoreWriter:
             share()
         else:
             await trio.to_thread.run_sync(share)
+
+
+async def _end(addition: Addition) -> Received:
+    if addition.taken <= _SMALL:
+        return addition.end()
+    return await trio.to_thread.run_sync(addition.end)
