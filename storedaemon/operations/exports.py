@@ -13,6 +13,7 @@ import trio
 from store.database.order import topological_order
 from store.errors import FileError, NotValidError, StoreError
 from store.exports import END, NEXT, ItemDump, encode_signature
+from store.info import PathInfo
 from store.paths import StorePath
 from store.signatures.keyring import SECRET_KEY
 from storedaemon.operations.paths import entry
@@ -26,13 +27,12 @@ _OTHERS = 0o077
 
 
 async def export_item(
-    services: Services, session: Session, path: str, send: Send, *, sign: bool
+    services: Services, _session: Session, path: str, send: Send, *, sign: bool
 ) -> None:
     """Send one item: its archive, what is known of it, and a signature or none.
 
     Args:
         services: The daemon's.
-        session: The client's, which keeps the item until it ends.
         path: The item.
         send: Takes the pieces in order.
         sign: Whether this machine's key vouches for it.
@@ -43,11 +43,16 @@ async def export_item(
         StoreError: It is damaged (reason ``damaged``), or cannot be signed.
     """
     item = StorePath(entry(services.directory, path))
-    key_file = f"{services.layout.configuration}/{SECRET_KEY}"
     if not services.database.is_valid(item):
         raise NotValidError(f"path `{item}' is not valid")
-    await session.roots.add(item)
-    info = services.database.path_info(item)
+    # Not the session's own roots: what was only read may be deleted afterwards.
+    with services.temp_roots.session() as roots:
+        await roots.add(item)
+        await _export(services, services.database.path_info(item), send, sign=sign)
+
+
+async def _export(services: Services, info: PathInfo, send: Send, *, sign: bool) -> None:
+    key_file = f"{services.layout.configuration}/{SECRET_KEY}"
     if sign:
         _check_secrecy(key_file)
     dump = ItemDump(services.writer.store_fd, info)
@@ -74,7 +79,7 @@ async def export_items(
 
     Args:
         services: The daemon's.
-        session: The client's, which keeps the items until it ends.
+        session: The client's.
         paths: The items.
         send: Takes the pieces in order.
         closure: Whether to send all that they refer to as well.
@@ -83,27 +88,28 @@ async def export_items(
     Raises:
         StoreError: As `export_item`; what was sent until then has no end.
     """
-    ordered = await _ordered(services, session, paths, closure=closure)
-    for item in ordered:
-        await send(NEXT)
-        await export_item(services, session, item, send, sign=sign)
-    await send(END)
-    return ordered
+    with services.temp_roots.session() as roots:
+        reached = await query_closure(services, session, paths)
+        # Before anything else is asked: from here on a collector leaves them alone.
+        await roots.add(*reached)
+        ordered = topological_order(await _references_among(services, reached))
+        wanted = set(paths)
+        exported = [path for path in ordered if closure or path in wanted]
+        for item in exported:
+            await send(NEXT)
+            await export_item(services, session, item, send, sign=sign)
+        await send(END)
+    return exported
 
 
-async def _ordered(
-    services: Services, session: Session, paths: Sequence[str], *, closure: bool
-) -> list[StorePath]:
-    reached = await query_closure(services, session, paths)
-    # Before anything else is asked: from here on a collector leaves them alone.
-    await session.roots.add(*reached)
-    referrers = await services.database.referrers_among(reached)
-    references: dict[StorePath, list[StorePath]] = {path: [] for path in reached}
-    for path, users in referrers.items():
-        for user in users:
-            references[user].append(path)
-    wanted = set(paths)
-    return [path for path in topological_order(references) if closure or path in wanted]
+async def _references_among(
+    services: Services, items: Sequence[StorePath]
+) -> dict[StorePath, list[StorePath]]:
+    references: dict[StorePath, list[StorePath]] = {path: [] for path in items}
+    for path, referrers in (await services.database.referrers_among(items)).items():
+        for referrer in referrers:
+            references[referrer].append(path)
+    return references
 
 
 def _check_secrecy(file: str) -> None:
