@@ -12,8 +12,9 @@ lock is the protocol, which the C++ daemon's collector takes part in:
 * The file comes into being under the shared `gc.lock`, which a collector holds
   exclusively from before it lists the directory.
 
-Our sessions share the file. What no session needs any more stays in it, which
-costs nothing but space, until that makes up most of it; then it is rewritten.
+Our sessions share the file. What no session needs any more stays in it, and so is
+kept from the collectors of other daemons, until that makes up half of the file; then
+it is rewritten, or, if a collector is at work, as soon as it is done.
 """
 
 import errno
@@ -30,10 +31,9 @@ from store.filelocks import LockHolder, LockMode
 from store.layout import Layout
 from store.paths import StorePath
 
-# Entries that nobody needs, before the file is rewritten without them.
-_MOST_STALE = 1024
 _FIRST_DELAY = 0.001
 _LONGEST_DELAY = 0.1
+_LONGEST_PAUSE = 5.0
 
 
 Observer = Callable[[Iterable[StorePath]], None]
@@ -64,6 +64,7 @@ class TempRoots:
         self._size = 0
         self._guard: Guard | None = None
         self._observers: list[Observer] = []
+        self._tidying = trio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -138,8 +139,21 @@ class TempRoots:
             self._users[path] -= 1
             if not self._users[path]:
                 self._stale += 1
-        if self._stale > max(_MOST_STALE, len(self._users) // 2):
-            self._rewrite()
+        if self._is_untidy() and not self._rewrite():
+            self._tidying.set()
+
+    async def run(self) -> None:
+        """Rewrite the file later where a collector kept it from being done at once, for ever."""
+        while True:
+            await self._tidying.wait()
+            self._tidying = trio.Event()
+            delay = _LONGEST_DELAY
+            while self._is_untidy() and not self._rewrite():
+                await trio.sleep(delay)
+                delay = min(2 * delay, _LONGEST_PAUSE)
+
+    def _is_untidy(self) -> bool:
+        return self._stale > 0 and 2 * self._stale >= len(self._users)
 
     def _hold_now(self, paths: list[StorePath]) -> bool:
         """Do what `hold` does, unless a collector is at work; return whether."""
@@ -158,10 +172,10 @@ class TempRoots:
             self._users[path] += 1
         return True
 
-    def _rewrite(self) -> None:
-        """Write only what is needed, unless a collector is at work: then some later time."""
+    def _rewrite(self) -> bool:
+        """Write only what is needed, unless a collector is at work; tell whether it was done."""
         if not filelocks.try_lock(self._fd, LockMode.EXCLUSIVE):
-            return
+            return False
         try:
             self._users = Counter({path: users for path, users in self._users.items() if users})
             self._stale = 0
@@ -169,6 +183,7 @@ class TempRoots:
             os.ftruncate(self._fd, self._size)
         finally:
             filelocks.try_lock(self._fd, LockMode.SHARED)
+        return True
 
     def _write(self, paths: Iterable[StorePath], offset: int) -> None:
         data = b"".join(path.encode() + b"\0" for path in paths)

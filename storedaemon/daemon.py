@@ -114,6 +114,7 @@ class _Daemon:
                 return
             async with trio.open_nursery() as support:
                 support.start_soon(self.stop.guard, "database", services.database.run)
+                support.start_soon(self.stop.guard, "temporary roots", services.temp_roots.run)
                 support.start_soon(self.stop.guard, "content index", services.content_index.run)
                 support.start_soon(self.stop.guard, "collector", services.collector.run)
                 support.start_soon(self.stop.guard, "last uses", services.last_uses.run)
