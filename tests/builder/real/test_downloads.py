@@ -26,7 +26,7 @@ from tests.builder.real import web
 from tests.builder.real.conftest import SYSTEM, OpenYard, Yard
 from tests.builder.real.web import TEXT
 
-BUILD_USER = BuildUser("builder1", 30101, 30100, (30100,))
+BUILD_USER = BuildUser("builder1", 30181, 30180, (30180,))
 DIGEST = sha256(TEXT).hexdigest()
 
 
@@ -243,7 +243,7 @@ async def test_guix_downloads_where_it_is(open_yard: OpenYard, monkeypatch: pyte
             assert Path(output).read_bytes() == b"made by guix"
             assert os.stat(output).st_uid == 0
             assert log.splitlines()[0] == f"perform-download {drv} {output}"
-            assert f"uid 30101 in {yard.base}/builds/" in log
+            assert f"uid 30181 in {yard.base}/builds/" in log
             assert f'store {yard.layout.store}, url "http://x/y"\n' in log
             assert "options print-extended-build-trace=1" in log
     finally:
