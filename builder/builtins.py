@@ -103,24 +103,37 @@ def guix_command(
     derivation: Derivation,
     environment: Mapping[str, str],
     *,
+    store: str,
+    directory: str,
     traces: bool,
 ) -> Command:
     """Give the command of ``guix perform-download``.
+
+    It runs where the daemon does, so nothing that a client says may reach its
+    interpreter: its environment is the daemon's, not the derivation's.
 
     Args:
         guix: The program.
         drv: The derivation's file.
         derivation: The same, read.
-        environment: That of an ordinary builder.
+        environment: The daemon's.
+        store: The store directory.
+        directory: The working directory.
         traces: Whether progress is written for programs.
     """
     [output] = derivation.output_paths
-    names = {**environment, "_NIX_OPTIONS": f"print-extended-build-trace={int(traces)}\n"}
+    names = {
+        **environment,
+        "NIX_STORE": store,
+        "NIX_STORE_DIR": store,
+        "PWD": directory,
+        "_NIX_OPTIONS": f"print-extended-build-trace={int(traces)}\n",
+    }
     return Command(
         program=octets(guix),
         arguments=tuple(map(octets, ("guix", "perform-download", drv, output))),
         environment=tuple((octets(name), octets(value)) for name, value in names.items()),
-        directory=environment["PWD"],
+        directory=directory,
     )
 
 
@@ -132,7 +145,7 @@ def request_for(
     *,
     traces: bool,
 ) -> Request:
-    """Say what the downloader is to do; for the arguments see `guix_command`."""
+    """Say what the downloader is to do; the environment is that of an ordinary builder."""
     [output] = derivation.output_paths
     env, stated = derivation.env, derivation.outputs["out"]
     recursive, digest = stated.fixed_content()

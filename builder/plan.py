@@ -160,15 +160,22 @@ def _environment(plan: BuildPlan, host: Host) -> dict[str, str]:
 
 
 def _command(plan: BuildPlan, host: Host) -> Command:
-    derivation, environment = plan.derivation, _environment(plan, host)
+    derivation = plan.derivation
     if plan.manner is Manner.GUIX:
         return guix_command(
-            plan.builtins.guix, plan.drv, derivation, environment, traces=plan.traces
+            plan.builtins.guix,
+            plan.drv,
+            derivation,
+            host.environment,
+            store=plan.store,
+            directory=plan.workplace.seen_as,
+            traces=plan.traces,
         )
     if plan.manner is Manner.DOWNLOADER:
         assert plan.builtins.toolkit is not None, "what is served can be served"
         return downloader_command(plan.builtins.toolkit, plan.workplace.seen_as)
     name = derivation.builder.rpartition("/")[2]
+    environment = _environment(plan, host)
     return Command(
         program=octets(derivation.builder),
         arguments=tuple(map(octets, (name, *derivation.args))),

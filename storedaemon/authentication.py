@@ -24,7 +24,7 @@ from store.signatures.keyring import key_files
 from store.signatures.keys import SignatureError
 from store.signatures.protocol import SUCCESS, ProtocolError, Reply, ReplyReader, Request
 from storedaemon.config import Config
-from storedaemon.guix_program import find_guix
+from storedaemon.guix_program import find_guix, guix_environment
 
 REQUEST_SECONDS = 60.0
 """How long the program may take; Guix's takes about a second to start."""
@@ -37,8 +37,7 @@ def authentication_program(config: Config) -> Program:
     """Choose the program: that of Guix if there is one, or else our own."""
     guix = find_guix(config, os.environ)
     if os.access(guix, os.X_OK):
-        environment = {**os.environ, "GUIX_CONFIGURATION_DIRECTORY": config.configuration}
-        return Program(guix, ("authenticate",), environment)
+        return Program(guix, ("authenticate",), guix_environment(config, os.environ))
     ours = ("-I", "-m", "store.signatures", config.configuration)
     return Program(sys.executable, ours, helper_environment(os.environ))
 

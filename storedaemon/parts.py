@@ -95,7 +95,7 @@ async def assemble(
             layout, database, locks, temp_roots, index, deduplicate=settings.deduplicate
         )
     )
-    environment = dict(os.environ)
+    environment = guix_environment(config, os.environ)
     materials = Materials(
         layout=layout,
         directory=directory,
@@ -109,7 +109,7 @@ async def assemble(
         environment=environment,
         substitutes=SubstituteSettings(
             find_guix(config, environment),
-            guix_environment(config, environment),
+            environment,
             config.max_substitutes,
         ),
         offload_program="" if config.no_offload else find_guix(config, environment),

@@ -16,8 +16,9 @@ def entry(directory: StoreDirectory, text: str) -> str:
     Raises:
         InvalidPathError: It lies elsewhere.
     """
-    # Stored paths are ASCII; other text could not even be handed to SQLite.
-    if directory.names_entry(text) and text.isascii():
+    # Stored paths are ASCII; other text could not even be handed to SQLite. A null
+    # character ends a path in the file of temporary roots.
+    if directory.names_entry(text) and text.isascii() and "\0" not in text:
         return text
     raise InvalidPathError(f"path `{text}' is not in the store")
 

@@ -7,7 +7,9 @@ import trio
 
 from builder.events import Message
 from store import roots
+from store.paths import StorePath
 from store.root_finder import Root
+from storedaemon.operations.paths import entry
 from storedaemon.services import Services
 from storedaemon.session import Session
 
@@ -15,10 +17,12 @@ from storedaemon.session import Session
 async def add_temp_root(services: Services, session: Session, path: str) -> None:
     """Keep an item, valid or not, until the session ends.
 
+    It need not even have the name of one: Guix keeps temporary files in the store so.
+
     Raises:
-        InvalidPathError: The path is no store path.
+        InvalidPathError: The path is not in the store.
     """
-    await session.roots.add(services.directory.parse(path))
+    await session.roots.add(StorePath(entry(services.directory, path)))
 
 
 async def add_indirect_root(services: Services, _session: Session, link: str) -> str:

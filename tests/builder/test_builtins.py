@@ -54,14 +54,16 @@ def test_guix_goes_first_but_for_checks_and_repairs():
 
 
 def test_guix_is_told_derivation_and_output():
-    """And in its environment what it wants to know of clients."""
-    environment = {"PWD": "/build", "NIX_STORE": "/s", "url": "x"}
-    drv = _derivation("builtin:download")
-    command = guix_command("/bin/guix", "/s/x.drv", drv, environment, traces=True)
+    """Its environment says which store that is, and nothing that the derivation says."""
+    drv = _derivation("builtin:download", GUILE_LOAD_PATH="/s/evil")
+    command = guix_command(
+        "/bin/guix", "/s/x.drv", drv, {"PATH": "/b"}, store="/s", directory="/build", traces=True
+    )
     assert command.program == b"/bin/guix"
     assert command.arguments == (b"guix", b"perform-download", b"/s/x.drv", b"/s/abc-file.tar")
     told = dict(command.environment)
-    assert told[b"NIX_STORE"] == b"/s"
+    assert told.keys() == {b"PATH", b"PWD", b"NIX_STORE", b"NIX_STORE_DIR", b"_NIX_OPTIONS"}
+    assert told[b"NIX_STORE"] == told[b"NIX_STORE_DIR"] == b"/s"
     assert b"print-extended-build-trace=1" in told[b"_NIX_OPTIONS"]
     assert command.directory == "/build"
 
