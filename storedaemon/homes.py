@@ -48,8 +48,6 @@ class UserDirectories:
             self._seen.popitem(last=False)
 
     def _make(self, name: str, uid: int) -> None:
-        if os.geteuid() not in (0, uid):
-            return  # it could not belong to that user
         parent = os.open(self._parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
@@ -62,6 +60,9 @@ class UserDirectories:
     def _give(self, parent: int, name: str, uid: int) -> None:
         try:
             os.chown(name, uid, -1, dir_fd=parent, follow_symlinks=False)
+        except PermissionError:
+            # Neither root nor CAP_CHOWN, which units give to daemons of ordinary users.
+            os.rmdir(name, dir_fd=parent)
         except OSError:
             os.rmdir(name, dir_fd=parent)
             raise

@@ -3,8 +3,11 @@
 
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import prctl
 import pytest
 import structlog
 from structlog.testing import capture_logs
@@ -33,6 +36,37 @@ def test_the_directory_belongs_to_its_user(tmp_path: Path, per_user: Path):
     UserDirectories(str(tmp_path)).welcome(client("alice", 4711), structlog.get_logger())
     status = (per_user / "alice").stat()
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (4711, 0o755)
+
+
+@pytest.fixture
+def ordinary() -> Iterator[str]:
+    """The profiles of an ordinary user, which this process is meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="sd-") as profiles:
+        os.mkdir(f"{profiles}/per-user")
+        for path in (profiles, f"{profiles}/per-user"):
+            os.chown(path, 4710, -1)
+        os.seteuid(4710)
+        try:
+            yield profiles
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.root
+def test_an_ordinary_user_makes_no_directories_for_others(ordinary: str):
+    """They could not be theirs; nothing is left, and nothing is wrong."""
+    with capture_logs() as events:
+        UserDirectories(ordinary).welcome(client("alice", 4711), structlog.get_logger())
+    assert os.listdir(f"{ordinary}/per-user") == []
+    assert events == []
+
+
+@pytest.mark.root
+def test_an_ordinary_user_who_may_give_files_away_does(ordinary: str):
+    """Units give CAP_CHOWN to a daemon without other privileges, for this purpose."""
+    prctl.cap_effective.chown = True
+    UserDirectories(ordinary).welcome(client("alice", 4711), structlog.get_logger())
+    assert os.stat(f"{ordinary}/per-user/alice").st_uid == 4711
 
 
 def test_an_existing_directory_is_left_as_it_is(tmp_path: Path, per_user: Path):
