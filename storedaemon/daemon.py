@@ -20,6 +20,8 @@ from reaper.monitor import ProcessMonitor
 from reaper.process import Process
 from storedaemon.acceptor import Acceptor, Serve
 from storedaemon.config import Config
+from storedaemon.discovery import run_discovery
+from storedaemon.guix_program import find_guix
 from storedaemon.helpers import Helpers
 from storedaemon.logs import Logger
 from storedaemon.notify import Notifier
@@ -115,6 +117,8 @@ class _Daemon:
             async with trio.open_nursery() as support:
                 support.start_soon(self.stop.guard, "database", services.database.run)
                 support.start_soon(self.stop.guard, "temporary roots", services.temp_roots.run)
+                if self.given.config.discover:
+                    support.start_soon(self._discover)
                 support.start_soon(self.stop.guard, "content index", services.content_index.run)
                 support.start_soon(self.stop.guard, "collector", services.collector.run)
                 support.start_soon(self.stop.guard, "last uses", services.last_uses.run)
@@ -124,6 +128,10 @@ class _Daemon:
                     await self._serve_clients(services)
                     building.cancel_scope.cancel()
                 support.cancel_scope.cancel()
+
+    async def _discover(self) -> None:
+        guix = find_guix(self.given.config, os.environ)
+        await run_discovery(self.monitor, guix, dict(os.environ), self.given.log)
 
     async def _cancel_at_stop(self, scope: trio.CancelScope) -> None:
         await self.stop.wait()
