@@ -23,8 +23,8 @@ OPTIONS_VARIABLE = "_NIX_OPTIONS"
 
 MAX_REFERENCES = 100_000
 """Of one item; the largest known have some thousands."""
-MAX_SIZE = 2**63 - 1
-"""Bytes; what the database can hold."""
+MAX_SIZE = 2**64 - 1
+"""Bytes; what the wire can hold. Only what was measured gets into the database."""
 MAX_OUTPUT_LINE = 64 * 1024
 """Bytes of output without a line's end that are kept; more counts as a line."""
 
@@ -100,11 +100,18 @@ class OfferReader:
         self._awaited.discard(StorePath(path))
         self.offers[StorePath(path)] = Offer(
             StorePath(path),
-            self._path(deriver) if deriver else None,
+            self._deriver(deriver),
             frozenset(map(self._path, references)),
             _number(download, MAX_SIZE),
             _number(size, MAX_SIZE),
         )
+
+    def _deriver(self, text: str) -> StorePath | None:
+        """Read who made an item, which nothing depends on; servers get it wrong."""
+        try:
+            return self._directory.parse(text) if text else None
+        except StoreError:
+            return None
 
     def _path(self, text: str) -> StorePath:
         try:
