@@ -21,6 +21,7 @@ from builder.logfile import LogFile
 from builder.network import Network
 from builder.spawner.client import SetupError, SpawnedProcess, Spawner
 from builder.uplink import Gate, UplinkError
+from builder.usage import Usage
 from builder.watch import Limits, Watch
 from reaper.process import ExitStatus
 
@@ -141,7 +142,8 @@ class Attempt:
         spawned.process.kill()
         if not self.container.isolated:
             _kill_group(spawned.process.pid)
-        await spawned.process.wait()
+        status = await spawned.process.wait()
+        self.job.usage = Usage.of_process(status.rusage)
 
 
 async def _follow_leader(watch: Watch, spawned: SpawnedProcess) -> None:
@@ -195,4 +197,5 @@ def check_exit(job: Job, status: ExitStatus, *, disk_full: bool) -> None:
     raise BuildError(
         f"builder for `{job.path}' {describe_exit(status)}",
         FailureKind.TRANSIENT if transient else FailureKind.PERMANENT,
+        signal=status.signal,
     )

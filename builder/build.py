@@ -203,7 +203,7 @@ class Builder:
         try:
             yield
         except BuildError as error:
-            if job.options.keep_failed:
+            if job.options.keep_failed and not job.retried(error):
                 if error.kind in EXITED and self._has_own_outputs(job):
                     await self._keep_outputs(job, directories)
                 await self._shop.keeper.keep(job, directories)

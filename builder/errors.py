@@ -35,6 +35,7 @@ class BuildError(StoreError):
         message: What went wrong, naming the derivation or the output.
         kind: In which way it failed; also the error's reason.
         status: The exit status for Guix's clients, where it is not that of the kind.
+        signal: The signal that ended the builder, where one did.
     """
 
     default_reason: ClassVar[str] = FailureKind.MISC
@@ -44,10 +45,12 @@ class BuildError(StoreError):
         message: str,
         kind: FailureKind = FailureKind.MISC,
         status: int | None = None,
+        signal: int | None = None,
     ) -> None:
         known = STATUSES.get(kind, 1) if status is None else status
         super().__init__(message, reason=kind.value, status=known)
         self.kind = kind
+        self.signal = signal
 
 
 class RemoteBuildError(BuildError):

@@ -119,6 +119,29 @@ class BuildFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildRetried:
+    """An attempt failed, and another will be made.
+
+    Attributes:
+        drv: The derivation.
+        attempt: The number of the attempt that failed, from 1.
+        attempts: How many there may be.
+        cause: What ended it, a stable word.
+        message: The same for people.
+        quiet: How quiet the machine has to be for the next: ``usual``, ``half``, ``alone``.
+        log_file: Where the output of the failed attempt is; empty where none was kept.
+    """
+
+    drv: StorePath
+    attempt: int
+    attempts: int
+    cause: str
+    message: str
+    quiet: str
+    log_file: str
+
+
+@dataclass(frozen=True, slots=True)
 class HashMismatch:
     """A fixed output has other content than its derivation states; hashes as the trace shows."""
 
@@ -226,6 +249,7 @@ BuildEvent = (
     | OutputConfirmed
     | BuildSucceeded
     | BuildFailed
+    | BuildRetried
     | HashMismatch
     | UnsupportedPlatform
     | ItemDamaged

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Jobs: a derivation being realised, or an item being downloaded, for all requests that want it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -10,10 +11,14 @@ import trio
 from builder.audience import Audience, EventQueue
 from builder.errors import BuildError
 from builder.events import BuildEvent, BuildStarted, GoalWaiting, SubstituteStarted
+from builder.machine import MachineState
 from builder.options import BuildMode, BuildOptions, Client
+from builder.retries.policy import Quiet
+from builder.slots import Slot
 from builder.substitution.offers import Offer, Sources
+from builder.usage import Usage
 from store.derivations import Derivation
-from store.paths import StorePath
+from store.paths import StorePath, name_of
 
 
 class JobState(StrEnum):
@@ -22,6 +27,9 @@ class JobState(StrEnum):
     WAITING_FOR_SLOT = "waiting-for-slot"
     WAITING_FOR_LOCK = "waiting-for-lock"
     WAITING_FOR_MACHINE = "waiting-for-machine"
+    WAITING_FOR_RESOURCES = "waiting-for-resources"
+    WAITING_FOR_QUIET = "waiting-for-quiet"
+    WAITING_TO_RETRY = "waiting-to-retry"
     PREPARING = "preparing"
     BUILDING = "building"
     OFFLOADED = "offloaded"
@@ -52,6 +60,23 @@ class Follower(Protocol):
 
     def job_finished(self, job: "AnyJob") -> None:
         """Take note that the job has an outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """How it was when a build was let start.
+
+    Attributes:
+        slot: The slot that it has.
+        started: When, in seconds since 1970.
+        clock: When, on trio's clock.
+        machine: What the machine was like.
+    """
+
+    slot: Slot
+    started: float
+    clock: float
+    machine: MachineState
 
 
 @dataclass(slots=True, eq=False)
@@ -118,10 +143,27 @@ class AnyJob:
 
 @dataclass(slots=True, eq=False)
 class Job(AnyJob):
-    """A derivation being realised."""
+    """A derivation being realised.
+
+    `attempt` counts from 1; `quiet` is how quiet the machine has to be for it,
+    `expected_memory` the bytes that its like needed before, 0 where unknown, and
+    `admitted` how it was when it started. `usage` is what its builder has used, once
+    it has ended. `retried` tells whether an error is followed by another attempt.
+    """
 
     derivation: Derivation = field(kw_only=True)
     started: BuildStarted | None = None
+    attempt: int = 1
+    quiet: Quiet = Quiet.USUAL
+    expected_memory: int = 0
+    admitted: Admitted | None = None
+    usage: Usage | None = None
+    retried: Callable[[BuildError], bool] = field(default=lambda _error: False)
+
+    @property
+    def name(self) -> str:
+        """The derivation's name, which its successors are likely to have too."""
+        return name_of(self.key.path)
 
     @property
     def opening(self) -> BuildEvent | None:
@@ -161,6 +203,8 @@ class JobView:
     pid: int | None
     log_file: str
     clients: tuple[Client, ...]
+    attempt: int = 1
+    quiet: str = Quiet.USUAL.word
 
     @property
     def offloaded(self) -> bool:
@@ -180,4 +224,6 @@ def view(job: AnyJob, now: float) -> JobView:
         pid=started.pid if started else None,
         log_file=started.log_file if started else "",
         clients=tuple(follower.client for follower in job.followers),
+        attempt=job.attempt if isinstance(job, Job) else 1,
+        quiet=(job.quiet if isinstance(job, Job) else Quiet.USUAL).word,
     )

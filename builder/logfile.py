@@ -102,6 +102,23 @@ def log_file_name(logs: str, drv: StorePath, compression: LogCompression) -> str
     return f"{logs}/drvs/{base[:2]}/{base[2:]}{SUFFIXES[compression]}"
 
 
+def attempt_log_name(name: str, attempt: int) -> str:
+    """Return where the log of an earlier attempt lies, beside that of the last one."""
+    base, dot, suffix = name.rpartition(".drv")
+    return f"{base}{dot}.attempt-{attempt}{suffix}"
+
+
+def set_aside(name: str, attempt: int) -> str:
+    """Move the log of an attempt out of the way of the next one's; return its new name.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    aside = attempt_log_name(name, attempt)
+    os.rename(name, aside)
+    return aside
+
+
 def find_log(logs: str, drv: StorePath) -> str | None:
     """Return the path of an existing log of a derivation, or None."""
     names = [log_file_name(logs, drv, each) for each in LogCompression]

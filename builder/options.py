@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from builder.network import NetworkMode
+from builder.obstacles import ANY_MACHINE, AdmissionSettings
+from builder.retries.policy import NO_RETRIES, RetrySettings
 from builder.substitution.offers import Sources
 
 
@@ -51,6 +53,7 @@ class BuildOptions:
     keep_log: bool | None = None
     max_log_size: int | None = None
     cache_failures: bool | None = None
+    retries: RetrySettings = NO_RETRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class BuildSettings:
         slirp4netns: The program of that name, looked for on PATH unless it is a file name.
         content_mirrors: Templates of URLs by which the daemon's downloader finds content.
         max_download_size: The most bytes that it takes of a file; 0 for no limit.
+        admission: What the machine must be like for one more build to start.
     """
 
     system: str
@@ -110,3 +114,4 @@ class BuildSettings:
     slirp4netns: str = "slirp4netns"
     content_mirrors: tuple[str, ...] = ()
     max_download_size: int = 0
+    admission: AdmissionSettings = ANY_MACHINE

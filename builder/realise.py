@@ -10,9 +10,10 @@ is taken as it is.
 """
 
 import os
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from builder.admission import Admission
 from builder.build import Builder
 from builder.errors import BuildError
 from builder.events import FailureKind
@@ -22,7 +23,6 @@ from builder.offload.dispatch import Dispatcher, Turn, must_be_local
 from builder.offload.protocol import Answer
 from builder.options import BuildMode, BuildOptions, BuildSettings
 from builder.platforms import Machine
-from builder.slots import Slots
 from locker.pathlocks import PathLocks
 from store.database import StoreDatabase
 from store.paths import StorePath
@@ -46,6 +46,7 @@ class Realiser:
         database: What is valid.
         locks: The locks of items.
         builder: Runs builders.
+        admission: Says when a build may start.
         dispatcher: Offers jobs to other machines.
         remote: Has them built there.
     """
@@ -56,6 +57,7 @@ class Realiser:
         database: StoreDatabase,
         locks: PathLocks,
         builder: Builder,
+        admission: Admission,
         dispatcher: Dispatcher,
         remote: RemoteBuilder,
     ) -> None:
@@ -67,7 +69,7 @@ class Realiser:
         self._remote = remote
         self._machine = Machine(settings.system, os.uname().machine)
         self._asked: list[int] = []
-        self.slots = Slots(1)
+        self._admission = admission
         self._resize()
 
     @contextmanager
@@ -103,7 +105,7 @@ class Realiser:
 
     def _resize(self) -> None:
         # With one slot a build that must be local is possible even where no other is.
-        self.slots.resize(max(self._max_jobs, 1))
+        self._admission.slots.resize(max(self._max_jobs, 1))
 
     @property
     def _max_jobs(self) -> int:
@@ -136,13 +138,13 @@ class Realiser:
             if not missing:
                 return Answer.ACCEPT
             self._refuse_known_failure(job, missing)
-            slots = self.slots.statistics()
+            slots = self._admission.slots.statistics()
             here = self._may_build_here(job) and slots.taken < slots.capacity
             answer = await self._dispatcher.offer(job, here=here)
             if isinstance(answer, Answer):
                 return answer
             turn.leave()
-            await self._remembered(job, self._remote.build(job, missing, answer))
+            await self._remote.build(job, missing, answer)
             return Answer.ACCEPT
 
     def _missing(self, job: Job) -> list[StorePath]:
@@ -157,22 +159,15 @@ class Realiser:
         self._builder.refuse_unserved(job)
 
     async def _take_turn(self, job: Job) -> bool:
-        await self._wait_for_slot(job)
-        try:
-            async with self._locks.try_hold(job.derivation.output_paths) as held:
-                if held is None:
-                    return False
-                held.delete_on_release()
-                await self._make(job)
-                return True
-        finally:
-            self.slots.release()
-
-    async def _wait_for_slot(self, job: Job) -> None:
-        if not self.slots.acquire_nowait():
-            taken = self.slots.statistics().taken
-            job.wait(JobState.WAITING_FOR_SLOT, "build slot", f"{taken} builds are running")
-            await self.slots.acquire(job.asker)
+        async with (
+            self._admission.admitted(job),
+            self._locks.try_hold(job.derivation.output_paths) as held,
+        ):
+            if held is None:
+                return False
+            held.delete_on_release()
+            await self._make(job)
+            return True
 
     async def _wait_for_locks(self, job: Job) -> None:
         job.wait(JobState.WAITING_FOR_LOCK, "lock", "another process builds the same outputs")
@@ -186,7 +181,7 @@ class Realiser:
             case BuildMode.NORMAL:
                 if missing:
                     self._refuse_known_failure(job, missing)
-                    await self._remembered(job, self._builder.build(job, missing))
+                    await self._builder.build(job, missing)
             case BuildMode.CHECK:
                 if missing:
                     raise BuildError(
@@ -196,13 +191,11 @@ class Realiser:
             case BuildMode.REPAIR:
                 await self._builder.repair(job, missing)
 
-    async def _remembered(self, job: Job, build: Awaitable[None]) -> None:
-        try:
-            await build
-        except BuildError as error:
-            if self._caches_failures(job) and error.kind in LASTING:
-                await self._database.register_failed(job.derivation.output_paths)
-            raise
+    async def remember_failure(self, job: Job, error: BuildError) -> None:
+        """Remember a failure for good, where that is wanted and another try would fail as well."""
+        normal = job.key.mode is BuildMode.NORMAL
+        if normal and self._caches_failures(job) and error.kind in LASTING:
+            await self._database.register_failed(job.derivation.output_paths)
 
     def _caches_failures(self, job: Job) -> bool:
         wish = job.options.cache_failures

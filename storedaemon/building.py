@@ -11,6 +11,7 @@ from functools import partial
 
 import trio
 
+from builder.admission import Admission
 from builder.build import Builder, Workshop
 from builder.builtins import Builtins
 from builder.cleaning import Cleaner, tree_deleter
@@ -19,6 +20,7 @@ from builder.derivation_cache import DerivationCache
 from builder.eviction import end_processes
 from builder.keeping import Keeper
 from builder.logfile import LogFiles
+from builder.machine import MachineReader
 from builder.offload.builder import RemoteBuilder
 from builder.offload.dispatch import Dispatcher
 from builder.offload.hooks import Hooks
@@ -27,6 +29,8 @@ from builder.plan import Host
 from builder.planner import Planner
 from builder.platforms import Machine, native_system
 from builder.realise import Realiser
+from builder.retries.history import History
+from builder.retries.retrier import Retrier
 from builder.scheduler import Scheduler
 from builder.sealing import Sealer
 from builder.slots import Slots
@@ -65,6 +69,7 @@ class Materials:
     settings: BuildSettings
     database: StoreDatabase
     content_index: ContentIndex
+    history: History
     locks: PathLocks
     monitor: ProcessMonitor
     spawner: Spawner
@@ -155,14 +160,18 @@ def make_building(materials: Materials) -> Building:
     )
     builder = Builder(workshop)
     hooks = Hooks(materials.offload_program, materials.environment, materials.monitor)
+    machine = MachineReader(trio.current_time)
+    admission = Admission(Slots(1), machine, materials.settings.admission)
     realiser = Realiser(
         materials.settings,
         database,
         materials.locks,
         builder,
+        admission,
         Dispatcher(hooks, workshop.host.machine),
         RemoteBuilder(workshop, builder),
     )
+    retrier = Retrier(realiser, materials.history, machine, realiser.remember_failure)
     substituting = make_substituting(
         materials.substitutes,
         directory,
@@ -175,12 +184,12 @@ def make_building(materials: Materials) -> Building:
     scheduler = Scheduler(
         directory,
         Planner(database, derivations.get),
-        ReportedRealiser(realiser),
+        ReportedRealiser(retrier),
         substituting.substituter,
     )
     return Building(
         scheduler,
-        realiser.slots,
+        admission.slots,
         derivations,
         cleaner,
         users,

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from builder.network import NetworkMode
+from builder.obstacles import AdmissionSettings
 from builder.options import BuildSettings, LogCompression
+from builder.retries.policy import Cause, RetrySettings
 from store.errors import StoreError
 from store.layout import Layout
 from storedaemon.addresses import Address, UnixAddress, absolute_path, parse_address
@@ -21,6 +23,7 @@ COMMAND_LINE = "command line"
 ENVIRONMENT = "environment"
 
 MAX_NUMBER = 2**31 - 1
+_MIB = 1024 * 1024
 
 
 class ConfigError(StoreError):
@@ -73,6 +76,19 @@ class Config:
     discover: bool
     gc_keep_outputs: bool
     gc_keep_derivations: bool
+    attempts: int
+    retry_delay: int
+    retry_cores: int
+    retry_patience: int
+    retry_on: tuple[str, ...]
+    quiet_load: int
+    quiet_pressure: int
+    quiet_memory: int
+    max_load: int
+    max_cpu_pressure: int
+    max_memory_pressure: int
+    max_io_pressure: int
+    spare_memory: int
     log_compression: LogCompression
     lose_logs: bool
     max_log_size: int
@@ -130,11 +146,37 @@ def build_settings(config: Config, system: str) -> BuildSettings:
         build_directory=config.build_directory,
         impersonate_linux_26=config.impersonate_linux_26,
         deduplicate=not config.disable_deduplication,
+        admission=admission_settings(config),
         fixed_output_network=config.fixed_output_network,
         host_loopback=not config.isolate_host_loopback,
         slirp4netns=config.slirp4netns,
         content_mirrors=config.content_addressed_mirrors,
         max_download_size=config.max_download_size,
+    )
+
+
+def admission_settings(config: Config) -> AdmissionSettings:
+    """Tell what the machine must be like for one more build to start."""
+    return AdmissionSettings(
+        load=config.max_load,
+        cpu_pressure=config.max_cpu_pressure,
+        memory_pressure=config.max_memory_pressure,
+        io_pressure=config.max_io_pressure,
+        spare_memory=config.spare_memory * _MIB,
+    )
+
+
+def retry_settings(config: Config) -> RetrySettings:
+    """Tell how failed builds are tried again, unless a client or a derivation says otherwise."""
+    return RetrySettings(
+        attempts=config.attempts,
+        delay=config.retry_delay,
+        causes=frozenset(map(Cause, config.retry_on)),
+        cores=config.retry_cores,
+        patience=config.retry_patience,
+        quiet_load=config.quiet_load,
+        quiet_pressure=config.quiet_pressure,
+        quiet_memory=config.quiet_memory * _MIB,
     )
 
 

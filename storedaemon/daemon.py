@@ -120,6 +120,7 @@ class _Daemon:
                 if self.given.config.discover:
                     support.start_soon(self._discover)
                 support.start_soon(self.stop.guard, "content index", services.content_index.run)
+                support.start_soon(self.stop.guard, "history", services.history.run)
                 support.start_soon(self.stop.guard, "collector", services.collector.run)
                 support.start_soon(self.stop.guard, "last uses", services.last_uses.run)
                 await support.start(services.building.cleaner.run)

@@ -10,8 +10,10 @@ from enum import StrEnum
 
 from builder.network import NetworkMode
 from builder.options import LogCompression
+from builder.retries.policy import RETRIABLE
 
 DEFAULT_STATE = "/var/guix"
+RETRY_CAUSES = tuple(cause.value for cause in RETRIABLE)
 SUBSTITUTE_URLS = "https://bordeaux.guix.gnu.org https://ci.guix.gnu.org"
 
 
@@ -203,6 +205,31 @@ OPTIONS: tuple[Option, ...] = (
         "gc-keep-outputs", "the collector keeps the outputs of live derivations", default=False
     ),
     _switch("gc-keep-derivations", "the collector keeps the derivers of live items", default=True),
+    _number(
+        "attempts", "build a derivation up to N times if a quieter machine may help", 3, minimum=1
+    ),
+    _number("retry-delay", "wait before a failed build is tried again", 0, "SECONDS"),
+    _number("retry-cores", "tell a build that is tried again to use N cores; 0: as before", 0),
+    _number(
+        "retry-patience", "start nothing else before a build that waits so long", 600, "SECONDS"
+    ),
+    Option(
+        "retry-on",
+        ValueType.CHOICE,
+        "what is tried again; repeat it for several (all)",
+        "CAUSE",
+        RETRY_CAUSES,
+        repeatable=True,
+        choices=RETRY_CAUSES,
+    ),
+    _number("quiet-load", "below this load the machine is quiet; 0: only if nothing runs", 0),
+    _number("quiet-pressure", "below this pressure it is; 0: only if nothing runs", 0, "PERCENT"),
+    _number("quiet-memory", "memory that a quiet machine has", 0, "MIB"),
+    _number("max-load", "start no build beside others at this load; 0: at any", 0),
+    _number("max-cpu-pressure", "likewise at this pressure on processors", 0, "PERCENT"),
+    _number("max-memory-pressure", "likewise at this pressure on memory", 20, "PERCENT"),
+    _number("max-io-pressure", "likewise at this pressure on disks", 0, "PERCENT"),
+    _number("spare-memory", "leave that much memory to the rest of the machine", 256, "MIB"),
     _choice("log-compression", "how build logs are stored", "gzip", *LogCompression),
     _flag("lose-logs", "keep no build logs"),
     _number("max-log-size", "end a build whose log grows beyond it; 0 means never", 0, "BYTES"),

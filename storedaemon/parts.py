@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from builder.retries.history import History
 from builder.spawner.client import Spawner
 from locker.aio import AsyncChannel
 from locker.client import Locker
@@ -89,6 +90,7 @@ async def assemble(
     index = await stack.enter_async_context(ContentIndex.open(layout))
     uses = await stack.enter_async_context(LastUses.open(layout))
     temp_roots.observe(uses.record)
+    history = await stack.enter_async_context(History.open(layout))
     locks = PathLocks(clients.locker)
     writer = await stack.enter_async_context(
         StoreWriter.open(
@@ -102,6 +104,7 @@ async def assemble(
         settings=settings,
         database=database,
         content_index=index,
+        history=history,
         locks=locks,
         monitor=monitor,
         spawner=clients.spawner,
@@ -139,6 +142,7 @@ async def assemble(
         database=database,
         writer=writer,
         content_index=index,
+        history=history,
         locks=locks,
         locker=clients.locker,
         workers=clients.workers,

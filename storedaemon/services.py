@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from builder.options import BuildSettings
+from builder.retries.history import History
 from builder.scheduler import Scheduler
 from builder.spawner.client import Spawner
 from locker.client import Locker
@@ -39,6 +40,7 @@ class Services:
         database: What is registered.
         writer: Adds what clients send.
         content_index: Which item has which content.
+        history: How builds went.
         locks: The locks of items.
         locker: Waits for locks of files.
         workers: Hash, scan and delete what is in the store.
@@ -62,6 +64,7 @@ class Services:
     database: StoreDatabase
     writer: StoreWriter
     content_index: ContentIndex
+    history: History
     locks: PathLocks
     locker: Locker
     workers: StoreWorkers

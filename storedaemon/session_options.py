@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from builder.options import BuildMode, BuildOptions
+from builder.retries.policy import RetrySettings
 from builder.substitution.offers import TRUSTED_URLS, Sources
 from store.errors import StoreError
-from storedaemon.config import Config
+from storedaemon.config import Config, retry_settings
 
 # The settings that every client may give, as in the reference.
 NUMBERS: Mapping[str, str] = {
@@ -21,6 +22,12 @@ NUMBERS: Mapping[str, str] = {
     "build-max-jobs": "max_jobs",
     "build-cores": "cores",
     "build-repeat": "repeat",
+}
+# Those of ours that a trusted client may give.
+RETRY_NUMBERS: Mapping[str, str] = {
+    "build-attempts": "attempts",
+    "build-retry-delay": "delay",
+    "build-retry-cores": "cores",
 }
 FLAGS: Mapping[str, str] = {"multiplexed-build-output": "multiplexed_build_output"}
 
@@ -185,6 +192,24 @@ def build_options(options: SessionOptions, config: Config, mode: BuildMode) -> B
         cache_failures=options.cache_failures,
         sources=substitute_sources(options, config),
         fallback=options.fallback,
+        retries=_retries(options.settings, config),
+    )
+
+
+def _retries(settings: Mapping[str, str], config: Config) -> RetrySettings:
+    wishes = {
+        field: _number(name, settings[name])
+        for name, field in RETRY_NUMBERS.items()
+        if name in settings
+    }
+    if wishes.get("attempts") == 0:
+        raise StoreError("a build needs at least one attempt", reason="invalid-setting")
+    base = retry_settings(config)
+    return replace(
+        base,
+        attempts=wishes.get("attempts", base.attempts),
+        delay=wishes.get("delay", base.delay),
+        cores=wishes.get("cores", base.cores),
     )
 
 

@@ -21,7 +21,7 @@ from builder.offload.hooks import Hook, HookArguments, Hooks
 from builder.offload.protocol import Answer, Requirements, request_line, requirements_of
 from builder.options import BuildMode
 from builder.platforms import Machine
-from builder.slots import Slots
+from builder.slots import Slot, Slots
 
 POSTPONED_SECONDS = 5.0
 """When a hook that said `postpone' is asked again at the latest, as with the C++ daemon."""
@@ -54,21 +54,21 @@ class Turn:
         self._job = job
         self._line = line
         self._ended = ended
-        self._held = False
+        self._slot: Slot | None = None
 
     async def take(self) -> None:
         """Wait for the head of the line."""
         turns = self._line.turns
-        if not turns.acquire_nowait():
+        self._slot = turns.acquire_nowait()
+        if self._slot is None:
             self._wait("others are offered before")
-            await turns.acquire(self._job.asker)
-        self._held = True
+            self._slot = await turns.acquire(self._job.asker)
 
     def leave(self) -> None:
         """Let the next one be offered."""
-        if self._held:
-            self._held = False
-            self._line.turns.release()
+        if self._slot is not None:
+            slot, self._slot = self._slot, None
+            self._line.turns.release(slot)
 
     async def postponed(self) -> None:
         """Wait until it makes sense to ask again: a build ended, or some seconds went by."""

@@ -105,10 +105,11 @@ class Substituter:
 
     async def _take_turn(self, job: Download) -> bool:
         """As with builds, no slot is held while a lock is waited for, nor the reverse."""
-        if not self.slots.acquire_nowait():
+        slot = self.slots.acquire_nowait()
+        if slot is None:
             taken = self.slots.statistics().taken
             job.wait(JobState.WAITING_FOR_SLOT, "download slot", f"{taken} downloads are running")
-            await self.slots.acquire(job.asker)
+            slot = await self.slots.acquire(job.asker)
         try:
             async with self._parts.locks.try_hold((job.path,)) as held:
                 if held is None:
@@ -118,7 +119,7 @@ class Substituter:
                     await self._make(job)
                 return True
         finally:
-            self.slots.release()
+            self.slots.release(slot)
 
     def _is_valid(self, path: StorePath) -> bool:
         return self._parts.database.is_valid(path)

@@ -89,6 +89,9 @@ def _wishes(options: Namespace) -> BuildWishes:
         max_silent_time=options.max_silent_time,
         rounds=options.rounds,
         no_offload=options.no_offload,
+        attempts=options.attempts,
+        retry_delay=options.retry_delay,
+        retry_cores=options.retry_cores,
     )
 
 

@@ -16,6 +16,7 @@ from storedaemon.cli.parser import make_parser
 
 _EXPORTS = "storedaemon.cli.exports"
 _GARBAGE = "storedaemon.cli.garbage"
+_HISTORY = "storedaemon.cli.history"
 _KEYS = "storedaemon.cli.keys"
 _MAINTENANCE = "storedaemon.cli.maintenance"
 _MODULES = {
@@ -27,6 +28,8 @@ _MODULES = {
     "failed-paths": _MAINTENANCE,
     "gc": _GARBAGE,
     "roots": _GARBAGE,
+    "attempts": _HISTORY,
+    "flaky": _HISTORY,
     "export": _EXPORTS,
     "import": _EXPORTS,
     "import-key": _KEYS,

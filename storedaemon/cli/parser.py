@@ -114,6 +114,9 @@ def _build(parser: argparse.ArgumentParser) -> None:
         ("timeout", "seconds after which a build is ended; 0 for never"),
         ("max-silent-time", "seconds of silence after which a build is ended; 0 for never"),
         ("rounds", "build each derivation that often and compare"),
+        ("attempts", "build up to N times if a quieter machine may help"),
+        ("retry-delay", "seconds before a failed build is tried again"),
+        ("retry-cores", "how many cores a build that is tried again may use"),
     ):
         parser.add_argument(f"--{name}", type=_number, metavar="N", help=text)
 
@@ -228,6 +231,10 @@ def _measure(text: str, units: Mapping[str, int], what: str) -> int:
     return int(digits) * unit
 
 
+def _attempts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("drv", metavar="DERIVATION", help="a derivation that was built")
+
+
 def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--contents", action="store_true", help="hash all items, to find changed ones"
@@ -276,6 +283,8 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "import": ("add the items on standard input that another store exported", _nothing),
     "import-key": ("accept items that a key has signed", _import_key),
     "generate-key": ("make the key that signs exported items", _configuration),
+    "attempts": ("show how often a derivation was built, and how that went", _attempts),
+    "flaky": ("list what has failed, and passed when the machine was quieter", _nothing),
     "log": ("print the log of a build", _log),
     "ps": ("show what is being built, and what waits", _nothing),
     "cancel": ("end a build for all who want it", _cancel),

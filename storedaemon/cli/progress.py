@@ -93,6 +93,8 @@ class Progress:
             case events.BuildSucceeded(drv=drv):
                 self.built.append(drv)
                 return self._end(drv)
+            case events.BuildRetried(drv=drv):
+                return self._end(drv)
             case events.BuildFailed(drv=drv):
                 self.failed[drv] = event
                 return self._end(drv)

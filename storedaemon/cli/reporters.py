@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
 from builder import events
+from builder.retries.policy import TERMS
 from store.paths import StorePath
 from storedaemon.cli.progress import Progress, Running, printable, short_name
 from storedaemon.wire.native.events import NAMES, UnknownEvent
@@ -135,8 +136,8 @@ class LineReporter:
                 return f"{look.bold('building')} {drv}"
             case events.BuildSucceeded(drv=drv, seconds=seconds) if self._course:
                 return f"{look.good('built')} {short_name(drv)} in {seconds:.1f} s"
-            case events.BuildFailed(drv=drv, kind=kind, message=message):
-                return f"{look.bad('failed')} {drv} ({kind}): {printable(message)}"
+            case events.BuildFailed() | events.BuildRetried():
+                return _failure(event, look)
             case events.HashMismatch(path, algorithm, expected, actual):
                 return (
                     f"{look.bad('hash mismatch')} {path}: expected {algorithm} {expected},"
@@ -155,6 +156,15 @@ class LineReporter:
             self.line(f"  {line}")
         if ended.log_file:
             self.line(f"  the whole log: storedaemon log {drv}")
+
+
+def _failure(event: events.BuildFailed | events.BuildRetried, look: Style) -> str:
+    failed, message = f"{look.bad('failed')} {event.drv}", printable(event.message)
+    if isinstance(event, events.BuildFailed):
+        return f"{failed} ({event.kind}): {message}"
+    terms = TERMS.get(event.quiet, event.quiet)
+    following = f"attempt {event.attempt + 1} of {event.attempts} follows, {terms}"
+    return f"{failed} ({event.cause}): {message}; {following}"
 
 
 class TerminalReporter(LineReporter):

@@ -43,6 +43,9 @@ class BuildWishes:
     max_silent_time: int | None = None
     rounds: int | None = None
     no_offload: bool = False
+    attempts: int | None = None
+    retry_delay: int | None = None
+    retry_cores: int | None = None
 
     def as_map(self) -> dict[str, Any]:
         """Give the parameters of `build` that say this."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import trio
 
+from builder.retries.records import Attempt, Flaky
 from store.hashes import HashAlgorithm
 from store.info import PathInfo
 from store.paths import StoreDirectory, StorePath
@@ -28,6 +29,7 @@ from storedaemon.client.exports import Export, listed_paths
 from storedaemon.client.garbage import Collection, GarbageWishes, Reason, parse_reason
 from storedaemon.client.maintenance import Optimisation, Verification
 from storedaemon.descriptions import DerivationDescription
+from storedaemon.wire.native.attempts import parse_attempt, parse_flaky
 from storedaemon.wire.native.messages import Event, ServerHello
 from storedaemon.wire.native.records import (
     Goal,
@@ -70,6 +72,15 @@ class Client:
         self._link = link
         self.daemon: ServerHello = link.hello
         self.store = StoreDirectory(self.daemon.store)
+
+    async def attempts(self, drv: str) -> list[Attempt]:
+        """Return the attempts at building a derivation, the latest first."""
+        reply = await self._call("attempts", path=drv)
+        return [parse_attempt(each) for each in reply["attempts"]]
+
+    async def flaky(self) -> list[Flaky]:
+        """Return what has failed, and passed when the machine was quieter, the latest first."""
+        return [parse_flaky(each) for each in (await self._call("flaky"))["flaky"]]
 
     async def ping(self) -> None:
         """Ask for nothing, and wait for the answer."""

@@ -14,6 +14,7 @@ from builder.events import (
     BuildEvent,
     BuildFailed,
     BuildLog,
+    BuildRetried,
     BuildStarted,
     BuildSucceeded,
     FailureKind,
@@ -28,6 +29,7 @@ from builder.events import (
     SubstituteSucceeded,
     UnsupportedPlatform,
 )
+from builder.retries.policy import TERMS
 from storedaemon.wire.messages import SetOptions
 
 LEVELS = {level: number for number, level in enumerate(Level)}
@@ -92,6 +94,8 @@ def render(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
             yield from _trace(f"build-succeeded {drv} -", audience)
         case BuildFailed():
             yield from _failure(event, audience)
+        case BuildRetried():
+            yield from _message(_retry(event), Level.INFO, audience)
         case HashMismatch(path, algorithm, expected, actual):
             yield from _trace(f"hash-mismatch {path} {algorithm} {expected} {actual}", audience)
         case UnsupportedPlatform(drv, system):
@@ -114,6 +118,11 @@ def _substitution(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
         case SubstituteFailed(path, status, message):
             yield from _message(message, Level.INFO, audience)
             yield from _trace(f"substituter-failed {path} {status} {message}", audience)
+
+
+def _retry(event: BuildRetried) -> str:
+    number = f"attempt {event.attempt + 1} of {event.attempts}"
+    return f"{event.message}; it is tried again ({number}, {TERMS[event.quiet]})"
 
 
 def _message(text: str, level: Level, audience: Audience) -> Iterator[bytes]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from builder.options import BuildMode
+from store.errors import StoreError
 from store.paths import StorePath, is_derivation
 from storedaemon.operations import (
     buildlogs,
     builds,
+    history,
     info,
     maintenance,
     queries,
@@ -21,13 +23,14 @@ from storedaemon.operations import (
 )
 from storedaemon.operations.paths import entry
 from storedaemon.session import Session
-from storedaemon.session_options import MAX_NUMBER, SessionOptions
+from storedaemon.session_options import MAX_NUMBER, RETRY_NUMBERS, SessionOptions
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
 from storedaemon.sessions.native_call import Call, Handler, Result
 from storedaemon.sessions.native_exports import export_items, import_items
 from storedaemon.sessions.native_garbage import collect_garbage, dead, live, why_alive
 from storedaemon.sessions.native_maintenance import clear_failed_paths, optimise, repair, verify
 from storedaemon.wire.native import records
+from storedaemon.wire.native.attempts import attempt_map, flaky_map
 from storedaemon.wire.native.faults import RequestError
 
 _PATHS_IN_FRAME = 24_576
@@ -163,8 +166,34 @@ def _session_for(call: Call) -> Session:
         max_silent_time=number("max-silent-time"),
         repeat=None if rounds is None else max(rounds - 1, 0),
         use_offload=not params.flag("no-offload"),
+        settings=_retry_settings(call),
     )
     return session
+
+
+def _retry_settings(call: Call) -> Mapping[str, str]:
+    """Give as settings what a request says of retries, which only those who are trusted may."""
+    wishes = {
+        setting: call.params.optional_number(setting.removeprefix("build-"), limit=MAX_NUMBER)
+        for setting in RETRY_NUMBERS
+    }
+    said = {name: str(value) for name, value in wishes.items() if value is not None}
+    if said and not call.session.client.trusted:
+        raise StoreError(
+            "only trusted users may say how builds are retried", reason="not-privileged"
+        )
+    return said
+
+
+async def _attempts(call: Call) -> Result:
+    path = call.params.text("path")
+    attempts = await history.attempts(call.services, call.session, path)
+    return {"attempts": [attempt_map(each) for each in attempts]}
+
+
+async def _flaky(call: Call) -> Result:
+    found = await history.flaky(call.services, call.session)
+    return {"flaky": [flaky_map(each) for each in found]}
 
 
 async def _log(call: Call) -> Result:
@@ -249,6 +278,8 @@ METHODS: Mapping[str, Method] = {
     "failed-paths": Method(_failed_paths),
     "clear-failed-paths": Method(clear_failed_paths),
     "build": Method(_build),
+    "attempts": Method(_attempts),
+    "flaky": Method(_flaky),
     "cancel-build": Method(_cancel_build),
     "log": Method(_log),
     "ps": Method(_ps, at_once=True),

@@ -22,6 +22,7 @@ NAMES: Mapping[type, str] = {
     events.OutputConfirmed: "confirmed",
     events.BuildSucceeded: "succeeded",
     events.BuildFailed: "failed",
+    events.BuildRetried: "retried",
     events.HashMismatch: "hash-mismatch",
     events.UnsupportedPlatform: "unsupported-platform",
     events.ItemDamaged: "damage",

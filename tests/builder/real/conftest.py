@@ -23,6 +23,7 @@ from builder.errors import BuildError
 from builder.events import BuildEvent, BuildFailed, BuildLog
 from builder.options import BuildMode, BuildOptions, BuildSettings, Client
 from builder.platforms import native_system
+from builder.retries.history import History
 from builder.spawner.client import Spawner, start_spawner
 from locker.aio import AsyncChannel
 from locker.client import Locker
@@ -63,6 +64,7 @@ class Yard:
     layout: Layout
     database: StoreDatabase
     content_index: ContentIndex
+    history: History
     building: Building
     monitor: ProcessMonitor
     temp_roots: TempRoots
@@ -226,6 +228,7 @@ async def _opened(
         database = await stack.enter_async_context(StoreDatabase.open(layout))
         roots = await stack.enter_async_context(TempRoots.open(layout, client))
         index = await stack.enter_async_context(ContentIndex.open(layout))
+        history = await stack.enter_async_context(History.open(layout))
         directory = StoreDirectory(layout.store)
         building = make_building(
             Materials(
@@ -234,6 +237,7 @@ async def _opened(
                 settings=settings,
                 database=database,
                 content_index=index,
+                history=history,
                 locks=PathLocks(client),
                 monitor=monitor,
                 spawner=spawner,
@@ -244,9 +248,10 @@ async def _opened(
             )
         )
         async with trio.open_nursery() as running:
+            running.start_soon(history.run)
             await running.start(building.cleaner.run)
             await running.start(building.run)
-            yield Yard(layout, database, index, building, monitor, roots, base)
+            yield Yard(layout, database, index, history, building, monitor, roots, base)
             running.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
     for part in (client, spawner, workers):

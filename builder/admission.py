@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When a build may start: with a slot of its own, on a machine that can bear one more.
+
+A build that would start beside others waits while the machine has too much to do, or
+too little memory for what a derivation of the same name needed before. What has
+started already is counted with the memory it has not taken yet. One build always
+runs, so nothing waits for ever. Entry point: `Admission`.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from builder.jobs import Admitted, Job, JobState
+from builder.machine import MachineReader
+from builder.obstacles import AdmissionSettings, obstacle
+from builder.retries.policy import Quiet, limit
+from builder.slots import Slot, Slots
+
+SETTLING = 30.0
+"""Seconds after which a build whose use is unknown is taken to have the memory it needs."""
+
+_LOOK_AGAIN = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running:
+    expected: int
+    since: float
+
+
+class Admission:
+    """Lets builds start.
+
+    Args:
+        slots: How many may run at once.
+        machine: Looks at the machine.
+        settings: What it must be like.
+        clock: Seconds of trio's clock.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        machine: MachineReader,
+        settings: AdmissionSettings,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.slots = slots
+        self._machine = machine
+        self._settings = settings
+        self._clock = clock
+        self._running: dict[Slot, _Running] = {}
+        self._changed = trio.Event()
+
+    @asynccontextmanager
+    async def admitted(self, job: Job) -> AsyncIterator[None]:
+        """Wait until a build may start, and have it counted as running inside."""
+        slot = await self._slot(job)
+        try:
+            await self._wait_for_machine(job)
+            self._running[slot] = _Running(job.expected_memory, self._clock())
+            job.admitted = Admitted(slot, time.time(), self._clock(), self._machine.state())
+            yield
+        finally:
+            self._running.pop(slot, None)
+            self.slots.release(slot)
+            self._changed.set()
+
+    async def _slot(self, job: Job) -> Slot:
+        most = limit(job.quiet, self.slots.capacity)
+        slot = self.slots.acquire_nowait(most)
+        if slot is None:
+            self._explain(job)
+            slot = await self._wait_for_slot(job, most)
+        return slot
+
+    def _explain(self, job: Job) -> None:
+        taken = self.slots.statistics().taken
+        if job.quiet is Quiet.USUAL:
+            job.wait(JobState.WAITING_FOR_SLOT, "build slot", f"{taken} builds are running")
+        else:
+            wish = "to be alone" if job.quiet is Quiet.ALONE else "half the slots to be free"
+            job.wait(JobState.WAITING_FOR_QUIET, wish, f"{taken} builds are running")
+
+    async def _wait_for_slot(self, job: Job, most: int | None) -> Slot:
+        """Wait for a slot; where quiet is wished for, a quiet machine will do as well."""
+        retries = job.options.retries
+        patience = trio.current_time() + retries.patience
+        while most is not None and trio.current_time() < patience:
+            with trio.move_on_after(_LOOK_AGAIN):
+                return await self.slots.acquire(job.asker, most)
+            if retries.is_quiet(self._machine.state()):
+                most = None
+        return await self.slots.acquire(job.asker, most, 0 if most else float("inf"))
+
+    async def _wait_for_machine(self, job: Job) -> None:
+        while self._running:
+            found = obstacle(
+                self._settings, self._machine.state(), job.expected_memory, self._reserved()
+            )
+            if found is None:
+                return
+            job.wait(JobState.WAITING_FOR_RESOURCES, found.what, found.holder)
+            self._changed = trio.Event()
+            with trio.move_on_after(_LOOK_AGAIN):
+                await self._changed.wait()
+
+    def _reserved(self) -> int:
+        now = self._clock()
+        return sum(each.expected for each in self._running.values() if now - each.since < SETTLING)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How busy the machine is: load, pressure and free memory, as the kernel tells.
+
+Entry points: `MachineReader`, and `Machine`'s parser `parse_machine` for tests. What a
+kernel does not tell (pressure before Linux 4.20, or switched off) counts as none.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_LOAD = "/proc/loadavg"
+_MEMORY = "/proc/meminfo"
+_EVENTS = "/proc/vmstat"
+_PRESSURE = "/proc/pressure"
+_KIB = 1024
+
+Read = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class MachineState:
+    """A look at the machine.
+
+    Attributes:
+        load: The load average of the last minute.
+        cpu_pressure: The share of the last 10 s, in percent, in which some task waited for
+            a processor.
+        memory_pressure: Likewise for memory.
+        io_pressure: Likewise for a disk.
+        available_memory: Bytes that can be had without swapping.
+        oom_kills: Processes that the kernel has ended for want of memory, since its start.
+    """
+
+    load: float = 0.0
+    cpu_pressure: float = 0.0
+    memory_pressure: float = 0.0
+    io_pressure: float = 0.0
+    available_memory: int = 0
+    oom_kills: int = 0
+
+
+class MachineReader:
+    """Looks at the machine, as seldom as is enough.
+
+    Args:
+        clock: Seconds of a clock that does not jump.
+        read: Gives the text of a file; raises OSError.
+        lasting: Seconds for which a look is good; the kernel's averages move every two.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], read: Read | None = None, lasting: float = 0.5
+    ) -> None:
+        self._clock = clock
+        self._read = read or _read_file
+        self._lasting = lasting
+        self._looked = float("-inf")
+        self._state = MachineState()
+
+    def state(self) -> MachineState:
+        """Return a look that is not older than `lasting`."""
+        now = self._clock()
+        if now - self._looked >= self._lasting:
+            self._state = look(self._read)
+            self._looked = now
+        return self._state
+
+
+def look(read: Read) -> MachineState:
+    """Read the state of the machine now."""
+    return MachineState(
+        load=_number(_optional(read, _LOAD).partition(" ")[0]),
+        cpu_pressure=_pressure(_optional(read, f"{_PRESSURE}/cpu")),
+        memory_pressure=_pressure(_optional(read, f"{_PRESSURE}/memory")),
+        io_pressure=_pressure(_optional(read, f"{_PRESSURE}/io")),
+        available_memory=_KIB * _entry(_optional(read, _MEMORY), "MemAvailable:"),
+        oom_kills=_entry(_optional(read, _EVENTS), "oom_kill"),
+    )
+
+
+def _optional(read: Read, name: str) -> str:
+    try:
+        return read(name)
+    except OSError:
+        # Kernels differ in what they have; without it nothing is held up.
+        return ""
+
+
+def _read_file(name: str) -> str:
+    with open(name, encoding="ascii", errors="replace") as file:
+        return file.read()
+
+
+def _pressure(text: str) -> float:
+    """Give what ``some avg10=`` says in a file of /proc/pressure."""
+    for line in text.splitlines():
+        if line.startswith("some "):
+            return _number(line.partition("avg10=")[2].partition(" ")[0])
+    return 0.0
+
+
+def _entry(text: str, name: str) -> int:
+    """Give the number after a name at the start of a line."""
+    for line in text.splitlines():
+        found, _, rest = line.partition(" ")
+        if found == name:
+            return int(_number(rest.split()[0])) if rest.split() else 0
+    return 0
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
