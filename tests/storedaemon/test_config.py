@@ -104,7 +104,10 @@ def test_file_values_have_their_types():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max-job = 1", "x.toml: there is no option 'max-job'; the options are attempts, build-directory"),
+        (
+            "max-job = 1",
+            "x.toml: there is no option 'max-job'; the options are attempts, ",
+        ),
         ("rounds = 0", "x.toml: rounds must be a whole number from 1 to 2147483647, not 0"),
         ("max-jobs = true", "x.toml: max-jobs must be a whole number from 0 to 2147483647, not Tr"),
         ("cores = -1", "x.toml: cores must be a whole number from 0"),
