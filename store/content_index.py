@@ -21,6 +21,7 @@ from store.errors import DatabaseError
 from store.hashes import Digest
 from store.layout import Layout
 from store.paths import StorePath
+from store.side_file import connect
 
 _Key = tuple[str, bytes, bool]
 
@@ -65,8 +66,8 @@ class ContentIndex:
             DatabaseError: The file is damaged; it may be deleted.
         """
         path = layout.index_file
-        writer = await trio.to_thread.run_sync(_connect, path)
-        reader = await trio.to_thread.run_sync(_connect, path)
+        writer = await trio.to_thread.run_sync(connect, path, _TABLE)
+        reader = await trio.to_thread.run_sync(connect, path, _TABLE)
         index = cls(path, reader, writer)
         try:
             yield index
@@ -141,17 +142,6 @@ class ContentIndex:
 
 def _key(digest: Digest, *, recursive: bool) -> _Key:
     return digest.algorithm.value, digest.value, recursive
-
-
-def _connect(path: str) -> apsw.Connection:
-    with translated_errors(f"cannot open `{path}', which may be deleted"):
-        connection = apsw.Connection(path)
-        connection.set_busy_timeout(10_000)
-        # Losing hints in a crash of the machine is cheaper than waiting for the disk.
-        for pragma in ("journal_mode = wal", "synchronous = off"):
-            connection.execute(f"pragma {pragma}").fetchall()
-        connection.execute(_TABLE).fetchall()
-    return connection
 
 
 def _write(connection: apsw.Connection, batch: Iterable[tuple[_Key, StorePath | None]]) -> None:

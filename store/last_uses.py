@@ -20,6 +20,7 @@ from store.database.connection import translated_errors
 from store.errors import DatabaseError
 from store.layout import Layout
 from store.paths import StorePath
+from store.side_file import connect
 
 _TABLE = """
 create table if not exists LastUses (
@@ -57,7 +58,7 @@ class LastUses:
         Raises:
             DatabaseError: The file is damaged; it may be deleted.
         """
-        writer = await trio.to_thread.run_sync(_connect, layout.index_file)
+        writer = await trio.to_thread.run_sync(connect, layout.index_file, _TABLE)
         uses = cls(layout.index_file, writer)
         try:
             yield uses
@@ -105,17 +106,6 @@ class LastUses:
                 await trio.to_thread.run_sync(_write, self._writer, _FORGET, rows)
             except DatabaseError:
                 return
-
-
-def _connect(path: str) -> apsw.Connection:
-    with translated_errors(f"cannot open `{path}', which may be deleted"):
-        connection = apsw.Connection(path)
-        connection.set_busy_timeout(10_000)
-        # What is lost when the machine crashes is a minute's hints.
-        for pragma in ("journal_mode = wal", "synchronous = off"):
-            connection.execute(f"pragma {pragma}").fetchall()
-        connection.execute(_TABLE).fetchall()
-    return connection
 
 
 def _write(connection: apsw.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:

@@ -17,9 +17,9 @@ import trio
 
 from builder.retries.policy import Cause, Quiet
 from builder.retries.records import Attempt, Flaky
-from store.database.connection import translated_errors
 from store.layout import Layout
 from store.paths import StorePath
+from store.side_file import connect
 
 _COLUMNS = ", ".join(each.name for each in fields(Attempt))
 _MARKS = ", ".join("?" for _ in fields(Attempt))
@@ -76,8 +76,8 @@ class History:
         Raises:
             DatabaseError: The file is damaged; it may be deleted.
         """
-        writer = await trio.to_thread.run_sync(_connect, layout.index_file)
-        reader = await trio.to_thread.run_sync(_connect, layout.index_file)
+        writer = await trio.to_thread.run_sync(connect, layout.index_file, _TABLE)
+        reader = await trio.to_thread.run_sync(connect, layout.index_file, _TABLE)
         history = cls(reader, writer)
         try:
             yield history
@@ -154,12 +154,3 @@ class History:
 def _attempt(row: tuple[Any, ...]) -> Attempt:
     values = dict(zip((each.name for each in fields(Attempt)), row, strict=True))
     return Attempt(**{**values, "cause": Cause(values["cause"]), "quiet": Quiet(values["quiet"])})
-
-
-def _connect(path: str) -> apsw.Connection:
-    with translated_errors("cannot open the record of attempts"):
-        connection = apsw.Connection(path)
-        connection.set_busy_timeout(1000)
-        connection.execute("pragma journal_mode = wal; pragma synchronous = off").fetchall()
-        connection.execute(_TABLE).fetchall()
-        return connection

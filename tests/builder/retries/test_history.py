@@ -67,6 +67,6 @@ async def test_what_passed_after_a_failure_is_flaky(layout: Layout):
 async def test_a_damaged_file_is_named(layout: Layout):
     """It may be deleted."""
     Path(layout.index_file).write_bytes(b"no database" * 1000)
-    with pytest.raises(DatabaseError, match="record of attempts"):
+    with pytest.raises(DatabaseError, match="which may be deleted"):
         async with History.open(layout):
             pass
