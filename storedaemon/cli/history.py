@@ -29,23 +29,26 @@ async def _attempts(options: Namespace) -> int:
     if options.json:
         print_json(list(map(attempt_map, attempts)))
     else:
-        print_lines(line for each in attempts for line in _attempt_lines(each))
+        print_lines(line for each in attempts for line in attempt_lines(each))
     return Exit.OK
 
 
-def _attempt_lines(attempt: Attempt) -> Iterator[str]:
+def attempt_lines(attempt: Attempt) -> Iterator[str]:
+    """Tell people of an attempt."""
     how = "succeeded" if attempt.succeeded else f"failed ({attempt.cause})"
-    yield f"{_when(attempt.started)}  attempt {attempt.number} {how} after {attempt.seconds:.1f} s"
+    took = _seconds(attempt.seconds)
+    yield f"{_when(attempt.started)}  attempt {attempt.number} {how} after {took}"
     if attempt.detail:
         yield f"  {printable(attempt.detail)}"
-    wish = f", wanted {TERMS[attempt.quiet.word]}" if attempt.quiet else ""
-    yield f"  up to {attempt.beside} other builds ran beside it{wish}"
+    wish = f"; it was to run {TERMS[attempt.quiet.word]}" if attempt.quiet else ""
+    beside = f"up to {_times(attempt.beside, 'other build')}" if attempt.beside else "nothing"
+    yield f"  {beside} ran beside it{wish}"
     yield (
         f"  load {attempt.load_before:g} to {attempt.load_after:g}, memory available"
         f" {attempt.memory_before / _MIB:.0f} to {attempt.memory_after / _MIB:.0f} MiB"
     )
     yield (
-        f"  used {attempt.cpu_seconds:.1f} s of processor time"
+        f"  used {_seconds(attempt.cpu_seconds)} of processor time"
         f" and up to {attempt.peak_memory / _MIB:.0f} MiB"
     )
     if attempt.log_file:
@@ -58,11 +61,12 @@ async def _flaky(options: Namespace) -> int:
     if options.json:
         print_json(list(map(flaky_map, found)))
     else:
-        print_lines(map(_flaky_line, found))
+        print_lines(map(flaky_line, found))
     return Exit.OK
 
 
-def _flaky_line(flaky: Flaky) -> str:
+def flaky_line(flaky: Flaky) -> str:
+    """Tell people of what passes only when it is quiet."""
     return (
         f"{flaky.name}: {_times(flaky.failures, 'failure')} before"
         f" {_times(flaky.passes, 'success', 'successes')}, the last one"
@@ -72,6 +76,10 @@ def _flaky_line(flaky: Flaky) -> str:
 
 def _times(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
 def _when(seconds: float) -> str:
