@@ -16,6 +16,7 @@ from store.paths import StorePath
 from storedaemon.cli.exits import Exit
 from storedaemon.cli.reporters import Reporter, make_reporter
 from storedaemon.cli.session import connected
+from storedaemon.cli.substitutes import print_outlook
 from storedaemon.client.builds import BuildWishes
 from storedaemon.client.client import Client
 from storedaemon.client.instantiate import instantiate
@@ -34,6 +35,9 @@ def run(options: Namespace) -> int:
 async def _build(options: Namespace) -> int:
     async with connected(options) as client:
         targets = await _derivations(client, options.targets)
+        if options.dry_run:
+            print_outlook(await client.plan(targets, _wishes(options)), options)
+            return Exit.OK
         outputs = await _build_targets(client, targets, options)
         if options.link:
             await _link(client, _absolute(options.link), outputs)
@@ -88,6 +92,9 @@ def _wishes(options: Namespace) -> BuildWishes:
         timeout=options.timeout,
         max_silent_time=options.max_silent_time,
         rounds=options.rounds,
+        substitutes=False if options.no_substitutes else None,
+        fallback=options.fallback,
+        substitute_urls=options.substitute_urls,
         no_offload=options.no_offload,
         attempts=options.attempts,
         retry_delay=options.retry_delay,

@@ -22,6 +22,7 @@ _MAINTENANCE = "storedaemon.cli.maintenance"
 _MODULES = {
     "serve": "storedaemon.cli.serve",
     "build": "storedaemon.cli.build",
+    "substitutes": "storedaemon.cli.substitutes",
     "verify": _MAINTENANCE,
     "repair": _MAINTENANCE,
     "optimise": _MAINTENANCE,

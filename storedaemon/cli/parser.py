@@ -105,6 +105,14 @@ def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-offload", action="store_true", help="have nothing built by other machines"
     )
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="tell what would be built and downloaded"
+    )
+    _substitutes_from(parser)
+    parser.add_argument(
+        "--no-substitutes", action="store_true", help="build what could be downloaded"
+    )
+    parser.add_argument("--fallback", action="store_true", help="build where a download fails")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="build again and compare")
     mode.add_argument("--repair", action="store_true", help="build again what is damaged")
@@ -119,6 +127,17 @@ def _build(parser: argparse.ArgumentParser) -> None:
         ("retry-cores", "how many cores a build that is tried again may use"),
     ):
         parser.add_argument(f"--{name}", type=_number, metavar="N", help=text)
+
+
+def _substitutes_from(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--substitute-urls", metavar="URLS", help="look for substitutes there instead"
+    )
+
+
+def _substitutes(parser: argparse.ArgumentParser) -> None:
+    _path(parser)
+    _substitutes_from(parser)
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -285,6 +304,7 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "generate-key": ("make the key that signs exported items", _configuration),
     "attempts": ("show how often a derivation was built, and how that went", _attempts),
     "flaky": ("list what has failed, and passed when the machine was quieter", _nothing),
+    "substitutes": ("show which items can be downloaded", _substitutes),
     "log": ("print the log of a build", _log),
     "ps": ("show what is being built, and what waits", _nothing),
     "cancel": ("end a build for all who want it", _cancel),

@@ -74,12 +74,18 @@ class Progress:
     built: list[StorePath] = field(default_factory=list)
     failed: dict[StorePath, events.BuildFailed] = field(default_factory=dict)
     ended: dict[StorePath, Running] = field(default_factory=dict)
+    to_download: set[StorePath] = field(default_factory=set)
+    downloaded: list[StorePath] = field(default_factory=list)
 
     def apply(self, event: object, now: float) -> list[str]:
         """Take an event; give the lines of build output that it completes."""
         match event:
             case events.GoalPlanned(drv=drv):
                 self.planned.add(drv)
+            case events.SubstitutePlanned(path=path):
+                self.to_download.add(path)
+            case events.SubstituteSucceeded(path=path):
+                self.downloaded.append(path)
             case events.GoalWaiting(drv=drv, what=what, holder=holder):
                 self.waiting[drv] = f"{what} ({holder})" if holder else what
             case events.BuildStarted(drv=drv, log_file=log_file):
@@ -103,6 +109,8 @@ class Progress:
     def totals(self) -> str:
         """Say in one line how far things are."""
         parts = [f"{len(self.built)} of {len(self.planned)} built"]
+        if self.to_download:
+            parts.append(f"{len(self.downloaded)} of {len(self.to_download)} downloaded")
         for count, word in (
             (len(self.running), "running"),
             (len(self.waiting), "waiting"),

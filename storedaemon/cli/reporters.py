@@ -146,6 +146,20 @@ class LineReporter:
             case events.Message(text=text) if self._course:
                 return printable(text)
             case _:
+                return self._describe_download(event)
+
+    def _describe_download(self, event: events.BuildEvent | UnknownEvent) -> str:
+        look = self.look
+        match event:
+            case events.SubstituteStarted(path) if self._course:
+                return f"{look.bold('downloading')} {path}"
+            case events.SubstituteSucceeded(path=path, seconds=seconds) if self._course:
+                return f"{look.good('downloaded')} {short_name(path)} in {seconds:.1f} s"
+            case events.SubstituteFailed(path=path, message=message):
+                return f"{look.bad('not downloaded')} {path}: {printable(message)}"
+            case events.SubstituterOutput(data=data) if self._course:
+                return printable(data.decode("utf-8", "replace").strip())
+            case _:
                 return ""
 
     def _show_end_of_log(self, drv: StorePath) -> None:

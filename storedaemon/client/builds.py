@@ -7,6 +7,7 @@ from typing import Any
 
 from builder.events import BuildEvent
 from builder.options import BuildMode
+from builder.substitution.offers import Offer
 from store.paths import StorePath
 from storedaemon.client.connection import Exchange
 from storedaemon.wire.native.events import UnknownEvent, parse_event
@@ -42,6 +43,9 @@ class BuildWishes:
     timeout: int | None = None
     max_silent_time: int | None = None
     rounds: int | None = None
+    substitutes: bool | None = None
+    fallback: bool | None = None
+    substitute_urls: str | None = None
     no_offload: bool = False
     attempts: int | None = None
     retry_delay: int | None = None
@@ -52,6 +56,21 @@ class BuildWishes:
         values = {name: getattr(self, name) for name in self.__slots__ if name != "mode"}
         said = {name.replace("_", "-"): v for name, v in values.items() if v is not None}
         return {"mode": self.mode.name.lower(), **said}
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a build would do.
+
+    Attributes:
+        builds: The derivations that would be built.
+        downloads: The items that would be downloaded.
+        impossible: What is known not to be had.
+    """
+
+    builds: tuple[StorePath, ...]
+    downloads: tuple[Offer, ...]
+    impossible: tuple[StorePath, ...]
 
 
 class Build:

@@ -19,11 +19,12 @@ from typing import Any
 import trio
 
 from builder.retries.records import Attempt, Flaky
+from builder.substitution.offers import Offer
 from store.hashes import HashAlgorithm
 from store.info import PathInfo
 from store.paths import StoreDirectory, StorePath
 from storedaemon.client import uploads
-from storedaemon.client.builds import Build, BuildWishes, Log
+from storedaemon.client.builds import Build, BuildWishes, Log, Outlook
 from storedaemon.client.connection import Link, open_link
 from storedaemon.client.exports import Export, listed_paths
 from storedaemon.client.garbage import Collection, GarbageWishes, Reason, parse_reason
@@ -35,6 +36,7 @@ from storedaemon.wire.native.records import (
     Goal,
     description_map,
     parse_goal,
+    parse_offer,
     parse_path_info,
 )
 
@@ -227,6 +229,31 @@ class Client:
         async with self._link.exchange("build", params) as exchange:
             yield Build(exchange)
 
+    async def substitutable(
+        self, paths: Iterable[str], urls: str | None = None
+    ) -> tuple[list[Offer], list[str]]:
+        """Ask which of some items can be substituted.
+
+        Args:
+            paths: The items.
+            urls: Where to look, with blanks between URLs, instead of where the daemon does.
+
+        Returns:
+            What is offered, and the URLs where was looked; none where substitutes are off.
+        """
+        params: dict[str, Any] = {"paths": list(paths)}
+        if urls is not None:
+            params["substitute-urls"] = urls
+        lists, result = await self._lists("substitutable", params, ("offers",))
+        return [parse_offer(offer) for offer in lists["offers"]], list(result["urls"])
+
+    async def plan(self, targets: Sequence[str], wishes: BuildWishes = _DEFAULT_WISHES) -> Outlook:
+        """Ask what `build` would do; only some wishes matter."""
+        params = {"targets": list(targets), **wishes.as_map()}
+        lists, _ = await self._lists("plan", params, ("builds", "offers", "impossible"))
+        offers = tuple(parse_offer(offer) for offer in lists["offers"])
+        return Outlook(tuple(lists["builds"]), offers, tuple(lists["impossible"]))
+
     @contextlib.asynccontextmanager
     async def log(self, path: str) -> AsyncIterator[Log]:
         """Read the log of a derivation's last build, in pieces."""
@@ -324,6 +351,20 @@ class Client:
     async def _call(self, method: str, **params: Any) -> Mapping[str, Any]:
         async with self._link.exchange(method, params) as exchange:
             return await exchange.result()
+
+    async def _lists(
+        self, method: str, params: Mapping[str, Any], names: Iterable[str]
+    ) -> tuple[dict[str, list[Any]], Mapping[str, Any]]:
+        """Call a method whose result has lists that may begin in events."""
+        lists: dict[str, list[Any]] = {name: [] for name in names}
+        async with self._link.exchange(method, params) as exchange:
+            while (message := await exchange.next()) is not None:
+                if isinstance(message, Event) and message.event in lists:
+                    lists[message.event] += message.fields[message.event]
+            result = await exchange.result()
+        for name in lists:
+            lists[name] += result[name]
+        return lists, result
 
     async def _paths(self, method: str, **params: Any) -> list[StorePath]:
         paths: list[StorePath] = []

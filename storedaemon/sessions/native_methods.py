@@ -4,13 +4,11 @@
 `docs/protocol.md` has the same table for people. Entry point: `METHODS`.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
+from builder.errors import BuildError
 from builder.options import BuildMode
-from store.errors import StoreError
 from store.paths import StorePath, is_derivation
 from storedaemon.operations import (
     buildlogs,
@@ -22,21 +20,17 @@ from storedaemon.operations import (
     roots,
 )
 from storedaemon.operations.paths import entry
-from storedaemon.session import Session
-from storedaemon.session_options import MAX_NUMBER, RETRY_NUMBERS, SessionOptions
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
 from storedaemon.sessions.native_call import Call, Handler, Result
 from storedaemon.sessions.native_exports import export_items, import_items
 from storedaemon.sessions.native_garbage import collect_garbage, dead, live, why_alive
+from storedaemon.sessions.native_lists import listed
 from storedaemon.sessions.native_maintenance import clear_failed_paths, optimise, repair, verify
+from storedaemon.sessions.native_options import session_for
+from storedaemon.sessions.native_substitutes import plan, substitutable
 from storedaemon.wire.native import records
 from storedaemon.wire.native.attempts import attempt_map, flaky_map
 from storedaemon.wire.native.faults import RequestError
-
-_PATHS_IN_FRAME = 24_576
-"""Characters of paths in one message; a longer list comes in several."""
-
-Thing = TypeVar("Thing")
 
 _MODES: Mapping[str, BuildMode] = {mode.name.lower(): mode for mode in BuildMode}
 
@@ -107,29 +101,7 @@ async def _valid_paths(call: Call) -> Result:
 
 
 async def _paths(call: Call, paths: list[StorePath]) -> Result:
-    return await _listed(call, "paths", paths, len)
-
-
-async def _listed(
-    call: Call, name: str, things: Iterable[Thing], length: Callable[[Thing], int]
-) -> Result:
-    """Send all but the last part of a list as events; give the last as the result."""
-    parts = list(_parts(things, length))
-    for part in parts[:-1]:
-        await call.send_event(name, {name: part})
-    return {name: parts[-1]}
-
-
-def _parts(things: Iterable[Thing], length: Callable[[Thing], int]) -> Iterable[list[Thing]]:
-    part: list[Thing] = []
-    size = 0
-    for thing in things:
-        if part and size + length(thing) > _PATHS_IN_FRAME:
-            yield part
-            part, size = [], 0
-        part.append(thing)
-        size += length(thing)
-    yield part
+    return await listed(call, "paths", paths, len)
 
 
 async def _derivation_outputs(call: Call) -> Result:
@@ -140,49 +112,16 @@ async def _derivation_outputs(call: Call) -> Result:
 
 async def _build(call: Call) -> Result:
     mode = call.params.choice("mode", _MODES, "normal")
-    session = _session_for(call)
+    session = session_for(call)
     targets = call.params.texts("targets")
     report = await builds.build_paths(call.services, session, targets, mode, call.send_events)
+    if report.unavailable:
+        raise BuildError(
+            f"path `{report.unavailable[0]}' is not valid, and there is nothing to make it from"
+        )
     database = call.services.database
     derivations = filter(is_derivation, report.targets)
     return {"outputs": {drv: database.outputs_by_name(drv) for drv in derivations}}
-
-
-def _session_for(call: Call) -> Session:
-    """Give the session with the options of one request: here, options are not the session's."""
-    params = call.params
-
-    def number(key: str) -> int | None:
-        return params.optional_number(key, limit=MAX_NUMBER)
-
-    rounds = number("rounds")
-    session = copy.copy(call.session)
-    session.options = SessionOptions(
-        keep_failed=params.flag("keep-failed"),
-        keep_going=params.flag("keep-going"),
-        cores=number("cores"),
-        max_jobs=number("max-jobs"),
-        timeout=number("timeout"),
-        max_silent_time=number("max-silent-time"),
-        repeat=None if rounds is None else max(rounds - 1, 0),
-        use_offload=not params.flag("no-offload"),
-        settings=_retry_settings(call),
-    )
-    return session
-
-
-def _retry_settings(call: Call) -> Mapping[str, str]:
-    """Give as settings what a request says of retries, which only those who are trusted may."""
-    wishes = {
-        setting: call.params.optional_number(setting.removeprefix("build-"), limit=MAX_NUMBER)
-        for setting in RETRY_NUMBERS
-    }
-    said = {name: str(value) for name, value in wishes.items() if value is not None}
-    if said and not call.session.client.trusted:
-        raise StoreError(
-            "only trusted users may say how builds are retried", reason="not-privileged"
-        )
-    return said
 
 
 async def _attempts(call: Call) -> Result:
@@ -237,7 +176,7 @@ async def _add_temporary_root(call: Call) -> Result:
 async def _roots(call: Call) -> Result:
     found = await roots.find_roots(call.services, call.session, call.send_events)
     maps = [records.root_map(root.link, root.item) for root in found]
-    return await _listed(call, "roots", maps, _root_length)
+    return await listed(call, "roots", maps, _root_length)
 
 
 def _root_length(root: Mapping[str, str]) -> int:
@@ -280,6 +219,8 @@ METHODS: Mapping[str, Method] = {
     "build": Method(_build),
     "attempts": Method(_attempts),
     "flaky": Method(_flaky),
+    "plan": Method(plan),
+    "substitutable": Method(substitutable),
     "cancel-build": Method(_cancel_build),
     "log": Method(_log),
     "ps": Method(_ps, at_once=True),

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Substitutes with a real daemon, a real program that serves them, and real clients."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,11 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from builder.events import SubstituteProgress, SubstituteSucceeded
+from builder.options import BuildMode
 from store.derivation_checks import DerivationChecker
 from store.derivations import Derivation, Output, unparse_derivation
 from store.paths import StoreDirectory, StorePath
+from storedaemon.client.builds import BuildWishes
+from storedaemon.client.client import connect
+from storedaemon.client.errors import DaemonError
 from storedaemon.wire import messages as m
-from tests.soundness import leftovers, unsound_items
+from tests.soundness import leftovers, unsound_items, wait_for_nothing
 from tests.storedaemon.conftest import RunningDaemon
 from tests.storedaemon.guix_client import GuixClient, RequestFailedError
 from tests.storedaemon.substitute_server import Shelf, archive_of
@@ -63,6 +71,11 @@ def use(
 def item(daemon: RunningDaemon, number: int, name: str = "item") -> str:
     """Name an item that nothing makes."""
     return f"{daemon.store}/{number:032d}-{name}"
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there."""
+    return os.path.exists(f"/proc/{pid}")
 
 
 @dataclass(frozen=True)
@@ -320,3 +333,220 @@ def test_a_forged_derivation_is_not_registered(
         client.build(drv)
     assert not client.is_valid(drv)
     assert not leftovers(daemon)
+
+
+def test_a_client_that_leaves_ends_its_download(
+    daemon: RunningDaemon, client: GuixClient, shelf: Shelf
+):
+    """The program that hangs is ended, and its place is free for others."""
+    paths = [item(daemon, number) for number in range(1, 6)]
+    for path in paths[:4]:
+        shelf.offer(path, b"x", on_fetch="hang")
+    shelf.offer(paths[4], b"x")
+    client.send_only(m.BuildPaths(tuple(paths[:4])))
+    while client.text.count("going to hang") < 4:
+        client.next_event()
+    hanging = {pid for pid, line, _ in shelf.notes() if line.startswith("substitute")}
+    client.socket.close()
+    with GuixClient(daemon.guix_socket) as other:
+        use(other)
+        other.build(paths[4])
+    assert not wait_for_nothing(lambda: [str(pid) for pid in hanging if is_running(pid)])
+    assert not leftovers(daemon)
+
+
+def test_a_client_that_leaves_ends_a_question(
+    daemon: RunningDaemon, client: GuixClient, shelf: Shelf
+):
+    """Only the program that hangs is ended; others' questions are answered by the next."""
+    hung, other_item = item(daemon, 1), item(daemon, 2)
+    shelf.offer(hung, b"x", on_query="hang")
+    shelf.offer(other_item, b"x")
+    client.send_only(m.HasSubstitutes(hung))
+    while "going to hang" not in client.text:
+        client.next_event()
+    with GuixClient(daemon.guix_socket) as other:
+        use(other)
+        other.send_only(m.HasSubstitutes(other_item))
+        client.socket.close()
+        assert other.wait() == m.Truth(value=True)
+    [first, second] = [pid for pid, line, _ in shelf.notes() if line == "start --query"]
+    assert not wait_for_nothing(lambda: [str(first)] if is_running(first) else [])
+    assert is_running(second)
+
+
+def test_a_program_that_dies_is_named_and_replaced(
+    daemon: RunningDaemon, client: GuixClient, shelf: Shelf
+):
+    """Its last words reach the client."""
+    bad, good = item(daemon, 1), item(daemon, 2)
+    shelf.offer(bad, b"x", on_query="die")
+    shelf.offer(good, b"x")
+    with pytest.raises(RequestFailedError, match=r"`.*/guix substitute' died unexpectedly"):
+        client.call(m.HasSubstitutes(bad))
+    assert "substitute: I am going to die" in client.text
+    with pytest.raises(RequestFailedError, match="died unexpectedly"):
+        client.build(bad)
+    assert client.call(m.HasSubstitutes(good)) == m.Truth(value=True)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"on_query": "chatter"},
+        {"size": "many"},
+        {"deriver": "/etc/passwd"},
+        {"references": ["/etc/passwd"]},
+        {"size": 2**64},
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_an_error(
+    daemon: RunningDaemon, client: GuixClient, shelf: Shelf, lie: dict[str, str]
+):
+    """It ends the program, and nothing else."""
+    path = item(daemon, 1)
+    shelf.offer(path, b"x")
+    shelf.offer(path, b"x", **lie)
+    with pytest.raises(RequestFailedError):
+        client.build(path)
+    assert not client.is_valid(path)
+    shelf.offer(path, b"x")
+    client.build(path)
+
+
+def test_two_clients_share_a_download(
+    daemon: RunningDaemon, client: GuixClient, shelf: Shelf, tmp_path: Path
+):
+    """The second joins while the first is at it, and both see it succeed."""
+    path = item(daemon, 1)
+    shelf.offer(path, b"x", on_fetch=f"wait {tmp_path}/go")
+    client.send_only(m.BuildPaths((path,)))
+    while "substituter-started" not in client.text:
+        client.next_event()
+    with GuixClient(daemon.guix_socket) as other:
+        use(other)
+        other.send_only(m.BuildPaths((path,)))
+        while "substituter-started" not in other.text:
+            other.next_event()
+        (tmp_path / "go").touch()
+        other.wait()
+        client.wait()
+        assert "substituter-succeeded" in other.text
+    assert len(shelf.requests("substitute")) == 1
+
+
+def test_another_job_s_download_is_taken_as_it_is(
+    daemon: RunningDaemon, shelf: Shelf, tmp_path: Path
+):
+    """Clients whose substitutes come from elsewhere wait for the item's lock."""
+    path = item(daemon, 1)
+    shelf.offer(path, b"x", on_fetch=f"wait {tmp_path}/go")
+    with GuixClient(daemon.guix_socket) as one, GuixClient(daemon.guix_socket) as two:
+        use(one)
+        use(two, substitute_urls="https://example.org")
+        one.send_only(m.BuildPaths((path,)))
+        while "substituter-started" not in one.text:
+            one.next_event()
+        two.send_only(m.BuildPaths((path,)))
+        (tmp_path / "go").touch()
+        one.wait()
+        two.wait()
+    assert len(shelf.requests("substitute")) == 1
+
+
+def test_each_set_of_urls_has_a_program_of_its_own(
+    daemon: RunningDaemon, client: GuixClient, shelf: Shelf
+):
+    """Other settings do not matter; the same URLs lead back to the same program."""
+    path = item(daemon, 1)
+    for urls in ("https://one.example", "https://two.example", "https://one.example"):
+        use(client, substitute_urls=urls, terminal_columns=str(len(shelf.requests())))
+        assert client.call(m.SubstituteURLs()) == m.TextsReply((urls,))
+        client.call(m.HasSubstitutes(path))
+    options = [options for _, line, options in shelf.notes() if line == "start --query"]
+    assert options == [
+        "substitute-urls=https://one.example\n",
+        "substitute-urls=https://two.example\n",
+    ]
+
+
+def test_traces_have_the_shape_that_guix_expects(
+    daemon: RunningDaemon, client: GuixClient, shelf: Shelf
+):
+    """Lines come in the reference's order, with the item's own name."""
+    path = item(daemon, 1)
+    shelf.offer(path, b"x")
+    client.build(path)
+    url = f"file://{shelf.directory}/{os.path.basename(path)}"
+    assert [line for line in client.text.splitlines() if line.startswith("@")] == [
+        f"@ substituter-started {path} substitute",
+        f"@ download-started {path} {url} 60",
+        f"@ download-progress {path} {url} 60 60",
+        f"@ download-succeeded {path} {url} 60",
+        f"@ substituter-succeeded {path}",
+    ]
+
+
+def test_what_is_damaged_is_downloaded_again(
+    daemon: RunningDaemon, client: GuixClient, shelf: Shelf, recipes: Recipes
+):
+    """A repair takes a substitute where there is one."""
+    drv, output = recipes.add("program")
+    shelf.offer(output, b"sound")
+    client.build(drv)
+    Path(output).chmod(0o644)
+    Path(output).write_bytes(b"damaged")
+    client.build(drv, mode=BuildMode.REPAIR)
+    assert Path(output).read_bytes() == b"sound"
+    assert not unsound_items(daemon)
+
+
+async def test_native_clients_ask_plan_and_download(
+    daemon: RunningDaemon, shelf: Shelf, recipes: Recipes
+):
+    """Offers, a plan, and events with numbers."""
+    library, _ = recipes.add("library", "echo library > $out")
+    drv, output = recipes.add("program", inputs=[library])
+    extra = item(daemon, 1)
+    shelf.offer(output, b"program", deriver=drv)
+    async with connect(daemon.native_socket) as native:
+        offers, urls = await native.substitutable([output, extra])
+        assert [(offer.path, offer.deriver) for offer in offers] == [(output, drv)]
+        assert urls
+        outlook = await native.plan([drv, library, extra])
+        assert outlook.builds == (library,)
+        assert [offer.path for offer in outlook.downloads] == [output]
+        assert outlook.impossible == (extra,)
+        off = await native.plan([drv], BuildWishes(substitutes=False))
+        assert set(off.builds) == {drv, library}
+        async with native.build([drv]) as build:
+            told = [event async for event in build]
+            await build.outputs()
+        async with native.build([extra]) as build:
+            with pytest.raises(DaemonError, match="nothing to make it from"):
+                await build.outputs()
+    assert any(isinstance(event, SubstituteProgress) and event.size for event in told)
+    assert any(isinstance(event, SubstituteSucceeded) for event in told)
+
+
+def test_the_command_line_shows_what_can_be_had(daemon: RunningDaemon, shelf: Shelf):
+    """One line an item, or JSON; the exit code tells whether all is offered."""
+    path, absent = item(daemon, 1), item(daemon, 2)
+    shelf.offer(path, b"x")
+    command = [sys.executable, "-m", "storedaemon", "--socket", daemon.native_socket]
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+
+    shown = run("substitutes", path)
+    assert (shown.returncode, shown.stdout) == (0, f"{path} (60  bytes)\n")
+    both = run("substitutes", "--json", path, absent)
+    assert both.returncode == 1
+    answer = json.loads(both.stdout)
+    assert [offer["path"] for offer in answer["offers"]] == [path]
+    assert answer["absent"] == [absent]
+    dry = run("build", "--dry-run", path)
+    assert "would be downloaded" in dry.stdout
+    built = run("build", path)
+    assert built.returncode == 0
+    assert f"downloading {path}" in built.stderr

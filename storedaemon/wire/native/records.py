@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from builder.substitution.offers import Offer
 from store.hashes import Digest, HashAlgorithm
 from store.info import PathInfo
 from store.paths import StorePath
@@ -126,6 +127,29 @@ def _fixed(reader: Params) -> FixedOutput:
         reader.text("algorithm", limit=32),
         reader.text("hash", limit=256),
         reader.flag("recursive"),
+    )
+
+
+def offer_map(offer: Offer) -> dict[str, Any]:
+    """Describe what is offered of an item."""
+    return {
+        "path": offer.path,
+        "deriver": offer.deriver,
+        "references": sorted(offer.references),
+        "download-size": offer.download_size,
+        "nar-size": offer.nar_size,
+    }
+
+
+def parse_offer(values: Mapping[str, Any]) -> Offer:
+    """Read what `offer_map` writes."""
+    reader = Params("offer", values)
+    return Offer(
+        path=StorePath(reader.text("path")),
+        deriver=StorePath(reader.text("deriver")) if reader.has("deriver") else None,
+        references=frozenset(map(StorePath, reader.texts("references"))),
+        download_size=reader.number("download-size"),
+        nar_size=reader.number("nar-size"),
     )
 
 
