@@ -17,7 +17,7 @@ from builder.events import BuildFailed, FailureKind, GoalPlanned, SubstitutePlan
 from builder.graph import Key, Node, Stage, Substitute
 from builder.jobs import AnyJob, Download
 from builder.options import BuildOptions, Client
-from builder.planner import Plan, dependencies_failed
+from builder.request_plan import Plan, dependencies_failed
 from store.paths import StorePath
 
 

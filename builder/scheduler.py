@@ -20,7 +20,8 @@ from builder.events import BuildEvent, BuildFailed, FailureKind, SubstituteFaile
 from builder.graph import Node, Stage, turn
 from builder.jobs import AnyJob, Download, Job, JobKey, JobView, view
 from builder.options import BuildMode, BuildOptions, Client
-from builder.planner import Ask, Intact, Plan, Planner, Roots, Target, parse_target
+from builder.planner import Planner
+from builder.request_plan import Ask, Intact, Plan, Roots, Target, parse_target
 from builder.requests import Request
 from builder.substitution.offers import Offer, Sources
 from locker.errors import HelperError

@@ -9,7 +9,8 @@ import pytest
 
 from builder.errors import BuildError
 from builder.options import BuildMode
-from builder.planner import Plan, Planner, Target, parse_target
+from builder.planner import Planner
+from builder.request_plan import Plan, Target, parse_target
 from store.derivations import Derivation
 from store.errors import InvalidPathError
 from store.paths import StoreDirectory, StorePath
