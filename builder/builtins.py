@@ -79,8 +79,13 @@ class Builtins:
     limit: int = 0
 
     def names(self) -> list[str]:
-        """Name those that can be served, as clients are told."""
-        return [name for name in NAMES if self._server_of(name, BuildMode.NORMAL) is not None]
+        """Name those that clients are told of: what can be served, and downloads in any case.
+
+        Without those Guix takes a daemon for too old, even where nothing is left to
+        download. Where it cannot have git from us, it brings its own.
+        """
+        served = (name for name in NAMES if self._server_of(name, BuildMode.NORMAL) is not None)
+        return sorted({DOWNLOAD, *served})
 
     def manner(self, derivation: Derivation, mode: BuildMode) -> Manner | None:
         """Tell how a derivation is built; None where nobody can."""

@@ -31,13 +31,13 @@ def _derivation(builder: str, **env: str) -> Derivation:
 @pytest.mark.parametrize(
     ("builtins", "names"),
     [
-        (Builtins(), []),
+        (Builtins(), ["download"]),
         (Builtins(toolkit=TOOLKIT), ["download"]),
         (Builtins(toolkit=WITH_GIT), ["download", "git-download"]),
         (Builtins(guix="/g"), ["download", "git-download"]),
     ],
 )
-def test_exactly_what_can_be_served_is_told(builtins: Builtins, names: list[str]):
+def test_what_can_be_served_is_told_and_downloads_always(builtins: Builtins, names: list[str]):
     """Guix makes derivations by that."""
     assert builtins.names() == names
 
