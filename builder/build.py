@@ -41,6 +41,7 @@ from builder.inputs import closure_of, direct_inputs
 from builder.jobs import Job, JobState
 from builder.keeping import Keeper
 from builder.logfile import LogFile, LogFiles
+from builder.lookup import ContentLookup, remember
 from builder.options import BuildMode, BuildSettings
 from builder.plan import BuildPlan, Host, container_for
 from builder.references_graph import graph_requests, graph_text
@@ -51,7 +52,6 @@ from builder.views import Views, clean
 from builder.watch import Limits
 from store.content_index import ContentIndex
 from store.database import NewItem, StoreDatabase
-from store.derivations import Derivation
 from store.info import PathInfo
 from store.layout import Layout
 from store.paths import StoreDirectory, StorePath, is_derivation, name_of
@@ -75,6 +75,7 @@ class Workshop:
         spawner: Starts builders.
         sealer: Turns what they leave into store items.
         content_index: Which item has which content.
+        lookup: Knows the contents of fixed outputs.
         cleaner: Deletes the rest.
         keeper: Keeps what users want to look at after a failure.
         users: Whom builders run as; None for the daemon's own user.
@@ -91,6 +92,7 @@ class Workshop:
     spawner: Spawner
     sealer: Sealer
     content_index: ContentIndex
+    lookup: ContentLookup
     cleaner: Cleaner
     keeper: Keeper
     users: BuildUsers | None
@@ -123,6 +125,8 @@ class Builder:
         Raises:
             BuildError: The builder failed, or its outputs are not accepted.
         """
+        if await self._shop.lookup.obtain_locked(job.path, job.derivation, job.audience.tell):
+            return
         await self.remove_invalid(missing)
         rounds = 1 if job.derivation.is_fixed_output else job.options.rounds
         inputs = await self.inputs(job)
@@ -139,7 +143,7 @@ class Builder:
                     with trio.CancelScope(shield=True):
                         self._shop.sealer.place(job, left, missing)
                         await self._register(job, infos)
-        self.index_content(job.derivation)
+        remember(self._shop.content_index, job.derivation, infos)
         seconds = trio.current_time() - started
         job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
 
@@ -379,13 +383,6 @@ class Builder:
         valid = [path for path in job.derivation.output_paths if path not in missing]
         infos = [self._shop.database.path_info(path) for path in valid]
         return [info.path for info in infos if not await self._shop.sealer.is_intact(info)]
-
-    def index_content(self, derivation: Derivation) -> None:
-        """Note what is known of a fixed output's content: another derivation may state the same."""
-        if derivation.is_fixed_output:
-            [path] = derivation.output_paths
-            recursive, digest = derivation.outputs["out"].fixed_content()
-            self._shop.content_index.record(digest, path, recursive=recursive)
 
     def _need_container(self, job: Job, what: str) -> None:
         if not self._circumstances.is_isolated(job):

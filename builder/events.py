@@ -95,6 +95,18 @@ class OutputConfirmed:
 
 
 @dataclass(frozen=True, slots=True)
+class ContentFound:
+    """A fixed output was not built, since a copy of what lay elsewhere is just that.
+
+    `source` is a store item, or a file or directory of a content source.
+    """
+
+    drv: StorePath
+    output: StorePath
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class BuildSucceeded:
     """All wanted outputs are registered; `seconds` is the wall time of the builder."""
 
@@ -247,6 +259,7 @@ BuildEvent = (
     | BuildStarted
     | BuildLog
     | OutputConfirmed
+    | ContentFound
     | BuildSucceeded
     | BuildFailed
     | BuildRetried

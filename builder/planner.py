@@ -25,6 +25,7 @@ from builder.options import BuildMode
 from builder.request_plan import (
     Ask,
     Intact,
+    Obtain,
     Plan,
     Roots,
     Target,
@@ -66,6 +67,7 @@ class Planner:
         ask: Ask | None = None,
         fallback: bool = False,
         intact: Intact | None = None,
+        obtain: Obtain | None = None,
     ) -> Plan:
         """Return the plan for a request; all that it speaks of is added to `roots`.
 
@@ -73,7 +75,8 @@ class Planner:
         open, and nothing of it can be made before it has grown.
         """
         wanted = tuple(targets)
-        plan = Plan(tuple(target.path for target in wanted), roots, ask, fallback, intact)
+        names = tuple(target.path for target in wanted)
+        plan = Plan(names, roots, ask, fallback, intact, obtain)
         walk = _Walk(plan, self._database, self._derivation)
         await walk.follow([_Step(target, mode) for target in reversed(wanted)])
         if not plan.is_open:
@@ -191,6 +194,8 @@ class _Walk:
             self._note_absent_output(step, absent[0])
             return []
         missing = await self._lacking(derivation, names, step.mode)
+        if missing and await self._obtain(step, derivation):
+            missing = frozenset()
         if step.mode is BuildMode.NORMAL and not missing:
             self.present.add((step.target, step.mode))
             return []
@@ -198,6 +203,12 @@ class _Walk:
             self._wish(Wish(step.target, step.mode, missing, derivation))
             return []
         return await self._build(step.target, derivation, step.mode)
+
+    async def _obtain(self, step: _Step, derivation: Derivation) -> bool:
+        """Have a fixed output copied if its content is known; then nothing else is needed."""
+        if step.mode is not BuildMode.NORMAL or self.plan.obtain is None:
+            return False
+        return await self.plan.obtain(step.target.path, derivation)
 
     async def _lacking(
         self, derivation: Derivation, names: frozenset[str], mode: BuildMode

@@ -38,6 +38,9 @@ Ask = Callable[[Collection[StorePath]], Awaitable[Mapping[StorePath, Offer]]]
 Intact = Callable[[StorePath], Awaitable[bool]]
 """Tells whether a valid item has the content that was registered."""
 
+Obtain = Callable[[StorePath, Derivation], Awaitable[bool]]
+"""Makes the output of a fixed derivation valid if its content is known; tells whether it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -93,6 +96,7 @@ class Plan:
         ask: Asks substituters; None where they may not be used.
         fallback: Whether to build what could not be downloaded.
         intact: Looks at items that may be damaged, for repairs; None to rebuild unseen.
+        obtain: Makes outputs valid whose content is known; None where nothing may be done yet.
         graph: What is to be made.
         problems: Derivations of the graph, and other targets, that are known
             not to be had, and why; whoever acts on them empties it.
@@ -107,6 +111,7 @@ class Plan:
     ask: Ask | None = None
     fallback: bool = False
     intact: Intact | None = None
+    obtain: Obtain | None = None
     graph: BuildGraph = field(default_factory=BuildGraph)
     problems: dict[StorePath, BuildError] = field(default_factory=dict)
     realised: list[StorePath] = field(default_factory=list)

@@ -21,10 +21,11 @@ from builder.graph import Node, Stage, turn
 from builder.jobs import AnyJob, Download, Job, JobKey, JobView, view
 from builder.options import BuildMode, BuildOptions, Client
 from builder.planner import Planner
-from builder.request_plan import Ask, Intact, Plan, Roots, Target, parse_target
+from builder.request_plan import Ask, Intact, Obtain, Plan, Roots, Target, parse_target
 from builder.requests import Request
 from builder.substitution.offers import Offer, Sources
 from locker.errors import HelperError
+from store.derivations import Derivation
 from store.errors import StoreError
 from store.helper_errors import as_store_error
 from store.paths import StoreDirectory, StorePath
@@ -63,6 +64,15 @@ class Substituter(Protocol):
         """Tell whether a valid item has the content that was registered."""
 
 
+class Lookup(Protocol):
+    """What knows where the contents of fixed outputs are."""
+
+    async def obtain(
+        self, drv: StorePath, derivation: Derivation, tell: Callable[[BuildEvent], object]
+    ) -> bool:
+        """Make a derivation's output valid if its content is known; tell whether it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """What came of a request: an error for each derivation that was not built.
@@ -93,6 +103,7 @@ class Scheduler:
         planner: Makes the plan of a request.
         realiser: Builds.
         substituter: Downloads; None for nothing that does.
+        lookup: Knows the contents of fixed outputs; None for nothing that does.
     """
 
     def __init__(
@@ -101,11 +112,13 @@ class Scheduler:
         planner: Planner,
         realiser: Realiser,
         substituter: Substituter | None = None,
+        lookup: Lookup | None = None,
     ) -> None:
         self._directory = directory
         self._planner = planner
         self._realiser = realiser
         self._substituter = substituter
+        self._lookup = lookup
         self._jobs: dict[JobKey, AnyJob] = {}
         self._requests: set[Request] = set()
         self._nursery: trio.Nursery | None = None
@@ -168,7 +181,8 @@ class Scheduler:
         self._requests.add(request)
         try:
             with self._realiser.wanting(options):
-                request.begin(await self._plan(wanted, options, roots, request))
+                obtain = self._obtainer(request)
+                request.begin(await self._plan(wanted, options, roots, request, obtain))
                 async for event in request.queue:
                     await events(event)
         finally:
@@ -223,12 +237,33 @@ class Scheduler:
         return [view(job, now) for job in self._jobs.values()]
 
     async def _plan(
-        self, wanted: Sequence[Target], options: BuildOptions, roots: Roots, request: Request
+        self,
+        wanted: Sequence[Target],
+        options: BuildOptions,
+        roots: Roots,
+        request: Request,
+        obtain: Obtain | None = None,
     ) -> Plan:
         ask, intact = self._asker(options, request)
         return await self._planner.plan(
-            wanted, options.mode, roots, ask=ask, fallback=options.fallback, intact=intact
+            wanted,
+            options.mode,
+            roots,
+            ask=ask,
+            fallback=options.fallback,
+            intact=intact,
+            obtain=obtain,
         )
+
+    def _obtainer(self, request: Request) -> Obtain | None:
+        lookup = self._lookup
+        if lookup is None:
+            return None
+
+        async def obtain(drv: StorePath, derivation: Derivation) -> bool:
+            return await lookup.obtain(drv, derivation, request.queue.put)
+
+        return obtain
 
     def _asker(self, options: BuildOptions, request: Request) -> tuple[Ask | None, Intact | None]:
         substituter, sources = self._substituter, options.sources

@@ -9,6 +9,7 @@ store.
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from builder.constraints import check_references, constraints_of, specified_paths
 from builder.directories import BuildDirectories, opened
@@ -27,6 +28,21 @@ from store.paths import StoreDirectory, StorePath, hash_part
 from store.placing import place
 from store.worker.client import StoreWorkers, WorkerError
 from store.worker.messages import FixedContent, OutputToSeal, SealedOutput, SealOutputs
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Something to copy, of which nothing is believed.
+
+    Attributes:
+        directory: A descriptor of the directory it is in.
+        name: Its name there.
+        limit: The bytes of the archive form of what is expected, at least.
+    """
+
+    directory: int
+    name: str
+    limit: int
 
 
 class Sealer:
@@ -85,7 +101,8 @@ class Sealer:
                 job.audience.tell(_mismatch(job.derivation, error.actual))
             raise BuildError(error.message, FailureKind.OUTPUT_REJECTED) from error
         infos = [
-            _info(job, path, each, possible) for path, each in zip(outputs, sealed, strict=True)
+            _info(job.path, path, each, possible)
+            for path, each in zip(outputs, sealed, strict=True)
         ]
         await self._check_constraints(job.derivation, infos)
         return infos
@@ -138,6 +155,41 @@ class Sealer:
         [sealed] = await self._have_sealed(request, directory, directory)
         return sealed
 
+    async def seal_copy(
+        self,
+        drv: StorePath,
+        derivation: Derivation,
+        inputs: Iterable[StorePath],
+        directory: str,
+        source: Source,
+    ) -> PathInfo:
+        """Seal a copy of something as the output of a fixed derivation, which is not built.
+
+        Args:
+            drv: The derivation.
+            derivation: What it says.
+            inputs: What its output may refer to.
+            directory: Where the copy is made, under the output's name; on the store's
+                file system, and ours alone.
+            source: What to copy.
+
+        Raises:
+            StoreError: It is not what the derivation states, or not acceptable.
+        """
+        [path] = derivation.output_paths
+        possible = {hash_part(each): each for each in (*inputs, path)}
+        output = OutputToSeal(
+            _base(path), path, None, _fixed_content(derivation), True, source.name, source.limit
+        )
+        request = SealOutputs(derivation=drv, outputs=(output,), candidates=tuple(possible))
+        [sealed] = await self._have_sealed(request, source.directory, directory)
+        info = _info(drv, path, sealed, possible)
+        for reference in sorted(info.references - {path}):
+            if not self._database.is_valid(reference):
+                raise StoreError(f"it refers to `{reference}', which is not valid")
+        await self._check_constraints(derivation, [info])
+        return info
+
     def place_download(self, path: StorePath, directory: str) -> None:
         """Put a sealed item into the store, in place of what has its name."""
         with opened(directory) as sealed, opened(self._layout.store) as store:
@@ -174,16 +226,17 @@ class Sealer:
         )
 
     async def _have_sealed(
-        self, request: SealOutputs, outputs: str, private: str
+        self, request: SealOutputs, outputs: str | int, private: str
     ) -> tuple[SealedOutput, ...]:
         with ExitStack() as stack:
             store = stack.enter_context(opened(self._layout.store))
             links = open_links(store) if self._deduplicate else None
             if links is not None:
                 stack.callback(os.close, links)
+            left = outputs if isinstance(outputs, int) else stack.enter_context(opened(outputs))
             return await self._workers.seal_outputs(
                 request,
-                outputs_fd=stack.enter_context(opened(outputs)),
+                outputs_fd=left,
                 private_fd=stack.enter_context(opened(private)),
                 links_fd=links,
                 # Outside a container, some process of the builder may have got away.
@@ -230,14 +283,14 @@ def _fixed_content(derivation: Derivation) -> FixedContent | None:
 
 
 def _info(
-    job: Job, path: StorePath, sealed: SealedOutput, possible: dict[str, StorePath]
+    drv: StorePath, path: StorePath, sealed: SealedOutput, possible: dict[str, StorePath]
 ) -> PathInfo:
     return PathInfo(
         path=path,
         nar_hash=Digest(HashAlgorithm.SHA256, sealed.nar_hash),
         nar_size=sealed.nar_size,
         references=frozenset(possible[each] for each in sealed.references),
-        deriver=job.path,
+        deriver=drv,
     )
 
 

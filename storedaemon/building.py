@@ -20,6 +20,7 @@ from builder.derivation_cache import DerivationCache
 from builder.eviction import end_processes
 from builder.keeping import Keeper
 from builder.logfile import LogFiles
+from builder.lookup import ContentLookup, ItemFinder
 from builder.machine import MachineReader
 from builder.offload.builder import RemoteBuilder
 from builder.offload.dispatch import Dispatcher
@@ -142,6 +143,16 @@ def make_building(materials: Materials) -> Building:
     builtins = _builtins(materials, has_users=users is not None)
     logs = LogFiles(materials.layout.logs, materials.settings.log_compression)
     sealer = _sealer(materials)
+    lookup = ContentLookup(
+        database,
+        materials.locks,
+        derivations,
+        cleaner,
+        sealer,
+        materials.content_index,
+        logs if materials.settings.keep_log else None,
+        (ItemFinder(materials.layout.store, database, materials.content_index),),
+    )
     workshop = Workshop(
         layout=materials.layout,
         directory=directory,
@@ -152,6 +163,7 @@ def make_building(materials: Materials) -> Building:
         spawner=materials.spawner,
         sealer=sealer,
         content_index=materials.content_index,
+        lookup=lookup,
         cleaner=cleaner,
         keeper=Keeper(delete),
         users=users,
@@ -186,6 +198,7 @@ def make_building(materials: Materials) -> Building:
         Planner(database, derivations.get),
         ReportedRealiser(retrier),
         substituting.substituter,
+        lookup,
     )
     return Building(
         scheduler,

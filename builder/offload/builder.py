@@ -10,6 +10,7 @@ from builder.build import NO_SPACE, Builder, Workshop
 from builder.events import BuildSucceeded
 from builder.inputs import closure_of
 from builder.jobs import Job
+from builder.lookup import remember
 from builder.offload.hooks import Hook
 from builder.offload.remote import RemoteBuild, check_remote_exit, check_remote_outputs
 from reaper.process import ExitStatus
@@ -46,7 +47,8 @@ class RemoteBuilder:
         check_remote_exit(job, status, disk_full=self._disk_full())
         absent = [path for path in missing if not self._shop.database.is_valid(path)]
         check_remote_outputs(job, status, absent)
-        self._builder.index_content(job.derivation)
+        infos = [self._shop.database.path_info(path) for path in missing]
+        remember(self._shop.content_index, job.derivation, infos)
         seconds = trio.current_time() - started
         job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
 

@@ -24,7 +24,7 @@ from store.derivations import Derivation, unparse_derivation
 from store.errors import DerivationError
 from store.exports import Trailer
 from store.files import delete_tree
-from store.hashes import HashAlgorithm
+from store.hashes import Digest, HashAlgorithm
 from store.info import PathInfo
 from store.layout import Layout
 from store.links import Links, open_links, sweep_links
@@ -110,10 +110,14 @@ class StoreWriter:
             DerivationError: It is called a derivation, and is none or a false one.
         """
         refers_to = frozenset(references)
-        path = self._directory.text_path(name, sha256(text).digest(), refers_to)
+        digest = sha256(text).digest()
+        path = self._directory.text_path(name, digest, refers_to)
         await roots.add(path)
         if not self._database.is_valid(path):
             await self._add_new_text(path, text, refers_to)
+            if not is_derivation(path):
+                flat = Digest(HashAlgorithm.SHA256, digest)
+                self._index.record(flat, path, recursive=False)
         return path
 
     async def add_derivation(
@@ -259,6 +263,8 @@ class StoreWriter:
             known = deriver if deriver and self._database.is_valid(deriver) else None
             info = PathInfo(path, received.nar_hash, received.nar_size, references, known)
             await self._register(NewItem(info, outputs))
+            if not is_derivation(path):
+                self._index.record(received.nar_hash, path, recursive=True)
         finally:
             await lease.release()
         return True

@@ -21,6 +21,7 @@ from store.nar.events import Content, NarEvent
 from store.nar.writer import write
 from store.references import ReferenceScanner
 from store.sealing.copying import copy_tree
+from store.sealing.foreign import copy_foreign
 from store.sealing.walk import SealingWalk
 from store.worker.messages import FixedContent, OutputToSeal, SealedOutput, SealOutputs
 
@@ -78,6 +79,8 @@ def seal_outputs(request: SealOutputs, where: Directories) -> Iterator[SealedOut
 def _seal(
     request: SealOutputs, output: OutputToSeal, where: Directories, owner: Canonicaliser
 ) -> SealedOutput:
+    if output.source:
+        return _seal_foreign(request, output, where)
     _check_top(request.derivation, output, where.outputs)
     if not output.copy:
         return _hash(request, output, where.outputs, where.links, owner)
@@ -89,6 +92,21 @@ def _seal(
         output.name,
         output.path,
         Canonicaliser(output.owner).claim,
+    )
+    return _hash(request, output, where.private, where.links, Canonicaliser())
+
+
+def _seal_foreign(request: SealOutputs, output: OutputToSeal, where: Directories) -> SealedOutput:
+    delete_tree(where.private, output.name)
+    plain = output.fixed is not None and not output.fixed.recursive
+    copy_foreign(
+        where.outputs,
+        output.source,
+        where.private,
+        output.name,
+        output.path,
+        limit=output.limit,
+        plain=plain,
     )
     return _hash(request, output, where.private, where.links, Canonicaliser())
 

@@ -53,6 +53,9 @@ class OutputToSeal:
         fixed: What it must contain, if that is known beforehand.
         copy: Whether to seal a fresh copy, made in the private directory, and leave the
             original alone.
+        source: The name of what to copy, where nobody has built anything: all that is
+            believed of it is what hashing the copy shows. Empty for the output itself.
+        limit: With a source, the bytes of its archive form, at least; no more is copied.
     """
 
     name: str
@@ -60,6 +63,8 @@ class OutputToSeal:
     owner: int | None
     fixed: FixedContent | None
     copy: bool
+    source: str = ""
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,9 @@ class Progress:
                 return self._end(drv)
             case events.BuildRetried(drv=drv):
                 return self._end(drv)
+            case events.ContentFound(drv=drv):
+                self.planned.discard(drv)
+                return self._end(drv)
             case events.BuildFailed(drv=drv):
                 self.failed[drv] = event
                 return self._end(drv)

@@ -151,6 +151,8 @@ class LineReporter:
     def _describe_download(self, event: events.BuildEvent | UnknownEvent) -> str:
         look = self.look
         match event:
+            case events.ContentFound(output=output, source=source) if self._course:
+                return f"{look.good('copied')} {output} from {printable(source)}"
             case events.SubstituteStarted(path) if self._course:
                 return f"{look.bold('downloading')} {path}"
             case events.SubstituteSucceeded(path=path, seconds=seconds) if self._course:

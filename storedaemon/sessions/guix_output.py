@@ -17,6 +17,7 @@ from builder.events import (
     BuildRetried,
     BuildStarted,
     BuildSucceeded,
+    ContentFound,
     FailureKind,
     HashMismatch,
     Level,
@@ -96,6 +97,9 @@ def render(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
             yield from _failure(event, audience)
         case BuildRetried():
             yield from _message(_retry(event), Level.INFO, audience)
+        case ContentFound(_, output, source):
+            text = f"copying `{output}' from `{source}', which has the same content"
+            yield from _message(text, Level.INFO, audience)
         case HashMismatch(path, algorithm, expected, actual):
             yield from _trace(f"hash-mismatch {path} {algorithm} {expected} {actual}", audience)
         case UnsupportedPlatform(drv, system):

@@ -20,6 +20,7 @@ NAMES: Mapping[type, str] = {
     events.BuildStarted: "started",
     events.BuildLog: "log",
     events.OutputConfirmed: "confirmed",
+    events.ContentFound: "content-found",
     events.BuildSucceeded: "succeeded",
     events.BuildFailed: "failed",
     events.BuildRetried: "retried",

@@ -21,6 +21,7 @@ SAMPLES = [
     e.BuildStarted(DRV, "x86_64-linux", "/log/x.gz", 42),
     e.BuildLog(DRV, 42, b"line\n\xff"),
     e.OutputConfirmed(DRV, DRV[:-4]),
+    e.ContentFound(DRV, DRV[:-4], "/media/dvd/hello.tar.gz"),
     e.BuildSucceeded(DRV, (DRV[:-4],), 1.5),
     e.BuildFailed(DRV, e.FailureKind.TIMED_OUT, "too slow", 101),
     e.HashMismatch(DRV, "sha256", "aa", "bb"),
