@@ -96,13 +96,11 @@ class Progress:
                 lines = list(self.running[drv].cutter.feed(data))
                 self.running[drv].last_lines.extend(lines)
                 return lines
-            case events.BuildSucceeded(drv=drv):
+            case events.BuildSucceeded(drv=drv) | events.ContentFound(drv=drv):
+                self.planned.add(drv)
                 self.built.append(drv)
                 return self._end(drv)
             case events.BuildRetried(drv=drv):
-                return self._end(drv)
-            case events.ContentFound(drv=drv):
-                self.planned.discard(drv)
                 return self._end(drv)
             case events.BuildFailed(drv=drv):
                 self.failed[drv] = event
