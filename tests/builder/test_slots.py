@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Slots are shared fairly, never lost, and never given twice."""
 
-import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -100,8 +99,9 @@ async def test_half_the_slots_are_half_the_slots():
     assert slots.acquire_nowait() is not None
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_patience_ends():
+async def test_patience_ends(
+    autojump_clock: None,  # noqa: ARG001 - pytest-trio takes a clock from arguments alone
+):
     """Then no one else is started before it, and its turn comes."""
     slots = Slots(2)
     running = [await slots.acquire("a"), await slots.acquire("a")]
@@ -126,8 +126,9 @@ async def test_patience_ends():
     assert slots.statistics().taken == 0
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_who_gives_up_waiting_holds_up_nobody():
+async def test_who_gives_up_waiting_holds_up_nobody(
+    autojump_clock: None,  # noqa: ARG001 - pytest-trio takes a clock from arguments alone
+):
     """Not even if its patience was over."""
     slots = Slots(2)
     running = await slots.acquire("a")
