@@ -4,6 +4,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -50,13 +51,14 @@ async def test_it_inherits_nothing_else(monitor: ProcessMonitor):
     """Neither descriptors, nor Python's ignoring of SIGPIPE, nor the daemon's session."""
     # Whoever started the tests may have left them something, which is none of ours.
     given = {int(fd) for fd in os.listdir("/proc/self/fd") if inheritable(int(fd))}
-    script = "ls /proc/$$/fd | xargs; sed -n 's/SigIgn:.//p' /proc/self/status; ps -o sid= $$"
-    async with open_agent(monitor, shell(script)) as agent:
-        lines = LineReader(agent.output, "it")
-        assert set(map(int, (await lines.line()).split())) - given <= {0, 1, 2, 4}
-        ignored = int(await lines.line(), 16)
-        assert not ignored & 1 << (signal.SIGPIPE - 1)
-        assert int(await lines.line()) == agent.process.pid
+    async with open_agent(monitor, shell("echo here; exec sleep 60")) as agent:
+        assert await LineReader(agent.output, "it").line() == "here"
+        pid = agent.process.pid
+        assert set(map(int, os.listdir(f"/proc/{pid}/fd"))) - given <= {0, 1, 2, 4}
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        [line] = [line for line in status if line.startswith("SigIgn")]
+        assert not int(line.split()[1], 16) & 1 << (signal.SIGPIPE - 1)
+        assert os.getsid(pid) == pid
 
 
 async def test_it_is_gone_after_the_block_with_all_its_group(monitor: ProcessMonitor):

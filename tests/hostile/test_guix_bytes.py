@@ -146,7 +146,7 @@ def test_a_path_outside_the_store_fails_its_request_only(victim: Victim, code: i
         assert peer.is_served(victim.item)
 
 
-@pytest.mark.parametrize("code", [4, 5, 10, 11, 18, 22, 26, 28])
+@pytest.mark.parametrize("code", [4, 5, 10, 18, 22, 26, 28])
 def test_a_path_of_another_form_fails_its_request_only(victim: Victim, code: int):
     """Of another alphabet, too short, too long, or with characters that no name has."""
     store = victim.daemon.store
@@ -163,6 +163,19 @@ def test_a_path_of_another_form_fails_its_request_only(victim: Victim, code: int
             text = peer.error()
             assert "path" in text or "name" in text, text
             assert "internal" not in text
+        assert peer.is_served(victim.item)
+
+
+def test_a_temporary_root_may_be_any_entry_of_the_store(victim: Victim):
+    """But an entry it must be."""
+    store = victim.daemon.store
+    with victim.guix() as peer:
+        peer.send(u64(11) + string(f"{store}/guix-file.tmp"))
+        assert peer.outcome() == ""
+        assert peer.number() == 1
+        for name in ("..", ".", "", "x/y", "x\0y"):
+            peer.send(u64(11) + string(f"{store}/{name}"))
+            assert peer.error()
         assert peer.is_served(victim.item)
 
 
