@@ -46,6 +46,7 @@ from builder.options import BuildMode, BuildSettings
 from builder.plan import BuildPlan, Host, container_for
 from builder.references_graph import graph_requests, graph_text
 from builder.sealing import Sealer
+from builder.shelves import shelves_for
 from builder.spawner.client import SetupError, Spawner, SpawnError
 from builder.users import BuildUser, BuildUsers
 from builder.views import Views, clean
@@ -299,6 +300,7 @@ class Builder:
             manner=self._circumstances.manner(job),
             builtins=self._shop.builtins,
             traces=job.options.download_traces,
+            shelves=shelves_for(self._shop.layout, job.derivation, self._circumstances.manner(job)),
         )
 
     def open_log(self, job: Job) -> LogFile | None:

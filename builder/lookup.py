@@ -263,9 +263,11 @@ class ContentLookup:
 
 def remember(index: ContentIndex, derivation: Derivation, infos: Iterable[PathInfo]) -> None:
     """Note what is known of a derivation's outputs: other derivations may state the same."""
-    for info in infos:
+    known = list(infos)
+    for info in known:
         index.record(info.nar_hash, info.path, recursive=True)
     if derivation.is_fixed_output:
         [path] = derivation.output_paths
         recursive, digest = derivation.outputs["out"].fixed_content()
-        index.record(digest, path, recursive=recursive)
+        nar_hash = next((info.nar_hash for info in known if info.path == path), None)
+        index.record(digest, path, recursive=recursive, nar_hash=nar_hash)

@@ -43,6 +43,7 @@ from builder.container import (
 from builder.environment import builder_environment, octets
 from builder.network import HOSTS, Network, Reach, files
 from builder.platforms import Machine
+from builder.shelves import Shelves
 from builder.users import BuildUser
 from store.derivations import Derivation
 from store.paths import StorePath
@@ -111,6 +112,7 @@ class BuildPlan:
         manner: How it is built.
         builtins: How those of the daemon are.
         traces: Whether downloads tell of their progress in Guix's lines.
+        shelves: Where a builder that makes a fixed output may look content up.
     """
 
     derivation: Derivation
@@ -125,6 +127,7 @@ class BuildPlan:
     manner: Manner = Manner.BUILDER
     builtins: Builtins = field(default_factory=Builtins)
     traces: bool = False
+    shelves: Shelves | None = None
 
 
 def container_for(plan: BuildPlan, host: Host) -> Container:
@@ -210,6 +213,8 @@ def _operations(plan: BuildPlan, host: Host) -> Iterator[Operation]:
     else:
         yield Bind(workplace.store, plan.store, read_only=False)
         yield from (Bind(path, path) for path in inputs)
+    if plan.shelves is not None:
+        yield from plan.shelves.operations(has_user=plan.user is not None)
 
 
 def _view(store: str, inputs: Iterable[StorePath], view: View) -> StoreView:

@@ -10,20 +10,22 @@ recorded is kept in memory first and written by a thread, so that recording
 costs an addition next to nothing.
 """
 
-from collections.abc import AsyncIterator, Iterable
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
 
 import apsw
 import trio
 
+from store.content_links import ContentLinks, Key
 from store.database.connection import translated_errors
 from store.errors import DatabaseError
 from store.hashes import Digest
 from store.layout import Layout
 from store.paths import StorePath
 from store.side_file import connect
-
-_Key = tuple[str, bytes, bool]
 
 _TABLE = """
 create table if not exists Contents (
@@ -37,7 +39,9 @@ create table if not exists Contents (
 _RECORD = "insert or replace into Contents (algorithm, hash, recursive, path) values (?, ?, ?, ?)"
 _FIND = "select path from Contents where algorithm = ? and hash = ? and recursive = ?"
 _FORGET = "delete from Contents where algorithm = ? and hash = ? and recursive = ?"
-_PRUNE = "delete from Contents where sequence <= (select max(sequence) - ? from Contents)"
+_PRUNE = """
+delete from Contents where sequence <= (select max(sequence) - ? from Contents)
+returning algorithm, hash, recursive"""
 
 #: Entries kept, about 200 bytes of disk each; the oldest go first.
 _MOST_ENTRIES = 1_000_000
@@ -46,14 +50,25 @@ _WRITTEN_AT = 256
 _MOST_PENDING = 16_384
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is known under a key: an item, and perhaps the hash of its archive form."""
+
+    path: StorePath | None
+    nar_hash: Digest | None = None
+
+
 class ContentIndex:
     """Remembers which item has which content; make one with `open`."""
 
-    def __init__(self, path: str, reader: apsw.Connection, writer: apsw.Connection) -> None:
-        self._path = path
+    def __init__(
+        self, reader: apsw.Connection, writer: apsw.Connection, links: ContentLinks
+    ) -> None:
         self._reader = reader
         self._writer = writer
-        self._pending: dict[_Key, StorePath | None] = {}
+        self._links = links
+        self._writing = trio.Lock()
+        self._pending: dict[Key, _Entry] = {}
         self._due = trio.Event()
         self._failure: str | None = None
 
@@ -68,7 +83,9 @@ class ContentIndex:
         path = layout.index_file
         writer = await trio.to_thread.run_sync(connect, path, _TABLE)
         reader = await trio.to_thread.run_sync(connect, path, _TABLE)
-        index = cls(path, reader, writer)
+        links = ContentLinks(layout)
+        await trio.to_thread.run_sync(links.make)
+        index = cls(reader, writer, links)
         try:
             yield index
         finally:
@@ -89,21 +106,29 @@ class ContentIndex:
             self._due = trio.Event()
             await self.flush()
 
-    def record(self, digest: Digest, path: StorePath, *, recursive: bool) -> None:
+    def record(
+        self,
+        digest: Digest,
+        path: StorePath,
+        *,
+        recursive: bool,
+        nar_hash: Digest | None = None,
+    ) -> None:
         """Remember that an item has this content.
 
         Args:
             digest: Of the item's bytes, or of its archive form.
             path: The item.
             recursive: Whether the hash is that of the archive form.
+            nar_hash: sha256 of the archive form, if known, by which a file is shared.
         """
-        self._put(_key(digest, recursive=recursive), path)
+        self._put(_key(digest, recursive=recursive), _Entry(path, nar_hash))
 
     def lookup(self, digest: Digest, *, recursive: bool) -> StorePath | None:
         """Return the item that had this content; see yourself whether it is valid."""
         key = _key(digest, recursive=recursive)
         if key in self._pending:
-            return self._pending[key]
+            return self._pending[key].path
         try:
             path = self._reader.execute(_FIND, key).get
         except apsw.Error:
@@ -113,45 +138,64 @@ class ContentIndex:
 
     def forget(self, digest: Digest, *, recursive: bool) -> None:
         """Drop an entry whose item is gone."""
-        self._put(_key(digest, recursive=recursive), None)
+        self._put(_key(digest, recursive=recursive), _Entry(None))
 
     async def flush(self) -> None:
         """Write what was recorded."""
-        if not self._pending:
-            return
-        batch = list(self._pending.items())
-        try:
-            await trio.to_thread.run_sync(_write, self._writer, batch)
-            self._failure = None
-        except DatabaseError as error:
-            # They stay in memory, and come with the next batch.
-            self._failure = error.message
-            return
-        for key, path in batch:
-            if self._pending.get(key) == path:
+        async with self._writing:
+            batch = list(self._pending.items())
+            if not batch:
+                return
+            try:
+                await trio.to_thread.run_sync(self._write, batch)
+                self._failure = None
+            except (DatabaseError, OSError) as error:
+                # They stay in memory, and come with the next batch.
+                self._failure = str(error)
+                return
+        for key, entry in batch:
+            if self._pending.get(key) == entry:
                 del self._pending[key]
 
-    def _put(self, key: _Key, path: StorePath | None) -> None:
+    async def sweep_links(self) -> int:
+        """Remove builders' links to what is gone; return how many. Cancelled soon."""
+        stopped = threading.Event()
+        try:
+            return await trio.to_thread.run_sync(
+                self._links.sweep, stopped.is_set, abandon_on_cancel=True
+            )
+        finally:
+            stopped.set()
+
+    def _write(self, batch: Sequence[tuple[Key, _Entry]]) -> None:
+        pruned = list(_write(self._writer, batch))
+        self._links.update((key, entry.path, entry.nar_hash) for key, entry in batch)
+        self._links.update((key, None, None) for key in pruned)
+
+    def _put(self, key: Key, entry: _Entry) -> None:
         self._pending.pop(key, None)
-        self._pending[key] = path
+        self._pending[key] = entry
         if len(self._pending) > _MOST_PENDING:
             del self._pending[next(iter(self._pending))]
         if len(self._pending) >= _WRITTEN_AT:
             self._due.set()
 
 
-def _key(digest: Digest, *, recursive: bool) -> _Key:
+def _key(digest: Digest, *, recursive: bool) -> Key:
     return digest.algorithm.value, digest.value, recursive
 
 
-def _write(connection: apsw.Connection, batch: Iterable[tuple[_Key, StorePath | None]]) -> None:
+def _write(connection: apsw.Connection, batch: Iterable[tuple[Key, _Entry]]) -> Iterator[Key]:
+    """Write entries; yield the keys of those that had to go for it."""
     try:
         with translated_errors("cannot write the content index"), connection:
-            for key, path in batch:
-                if path is None:
+            for key, entry in batch:
+                if entry.path is None:
                     connection.execute(_FORGET, key)
                 else:
-                    connection.execute(_RECORD, (*key, path))
-            connection.execute(_PRUNE, (_MOST_ENTRIES,))
+                    connection.execute(_RECORD, (*key, entry.path))
+            pruned = connection.execute(_PRUNE, (_MOST_ENTRIES,)).fetchall()
     except apsw.BusyError as error:
         raise DatabaseError("the content index is in use by another process") from error
+    for algorithm, value, recursive in pruned:
+        yield cast("str", algorithm), cast("bytes", value), bool(recursive)

@@ -66,6 +66,16 @@ class Layout:
         return f"{self.database}/storedaemon.sqlite"
 
     @property
+    def by_hash(self) -> str:
+        """Links to files, for builders, below directories named by the algorithm of a hash."""
+        return f"{self.state}/content/by-hash"
+
+    @property
+    def dirlinks(self) -> str:
+        """Links to directories, for builders, by the hash of their archive form."""
+        return f"{self.state}/content/dirlinks"
+
+    @property
     def gc_lock(self) -> str:
         """Held shared while temporary roots are made, exclusively by a collection."""
         return f"{self.state}/gc.lock"

@@ -18,6 +18,7 @@ import trio
 from builder.options import Client
 from reaper.monitor import ProcessMonitor
 from reaper.process import Process
+from store.content_import import ContentImport
 from storedaemon.acceptor import Acceptor, Serve
 from storedaemon.config import Config
 from storedaemon.discovery import run_discovery
@@ -120,6 +121,8 @@ class _Daemon:
                 if self.given.config.discover:
                     support.start_soon(self._discover)
                 support.start_soon(self.stop.guard, "content index", services.content_index.run)
+                imports = ContentImport(services.layout, services.database, services.content_index)
+                support.start_soon(self.stop.guard, "content import", imports.run)
                 support.start_soon(self.stop.guard, "history", services.history.run)
                 support.start_soon(self.stop.guard, "collector", services.collector.run)
                 support.start_soon(self.stop.guard, "last uses", services.last_uses.run)

@@ -199,7 +199,9 @@ class StoreWriter:
             await roots.add(path)
             if not self._database.is_valid(path):
                 await self._place(path, addition.name, received)
-            self._index.record(received.digest, path, recursive=recursive)
+            self._index.record(
+                received.digest, path, recursive=recursive, nar_hash=received.nar_hash
+            )
         finally:
             await self.abandon(addition)
         return path

@@ -8,6 +8,7 @@ by row, which would.
 
 import json
 from collections.abc import Iterable
+from typing import cast
 
 import apsw
 
@@ -34,6 +35,8 @@ select reference.path, group_concat(referrer.path, char(10))
   join ValidPaths referrer on referrer.id = r.referrer
  where reference.path in chosen and referrer.path in chosen and r.referrer <> r.reference
  group by r.reference"""
+
+_HASHES_AFTER = "select id, path, hash from ValidPaths where id > ? order by id limit ?"
 
 
 def all_valid_paths(connection: apsw.Connection) -> frozenset[StorePath]:
@@ -73,6 +76,13 @@ def referrers_among(
     return {
         StorePath(str(path)): list(map(StorePath, str(joined).split("\n"))) for path, joined in rows
     }
+
+
+def hashes_after(connection: apsw.Connection, row: int, limit: int) -> list[tuple[int, str, str]]:
+    """Return row number, path and hash text of the items with the next higher row numbers."""
+    with translated_errors("cannot query the store database"):
+        rows = connection.execute(_HASHES_AFTER, (row, limit)).fetchall()
+    return cast("list[tuple[int, str, str]]", rows)
 
 
 def _paths(connection: apsw.Connection, statement: str, *bindings: str) -> frozenset[StorePath]:

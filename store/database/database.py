@@ -125,6 +125,10 @@ class StoreDatabase(DatabaseReads):
         """Return every registered item."""
         return await self._in_thread(bulk.all_valid_paths)
 
+    async def hashes_after(self, row: int, limit: int) -> list[tuple[int, str, str]]:
+        """Return number, path and hash of the rows with the next higher numbers, sorted."""
+        return await self._in_thread(partial(bulk.hashes_after, row=row, limit=limit))
+
     async def failed_paths(self) -> frozenset[StorePath]:
         """Return every output remembered as failed."""
         return await self._in_thread(bulk.failed_paths)
