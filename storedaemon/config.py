@@ -4,16 +4,14 @@
 `make_config` merges what each source says of the options in
 `storedaemon.option_table`, the first source winning, and checks every value.
 Nothing here reads a file or the process's environment: sources are handed in.
+Nothing of the builder is imported: the daemon listens only once it has this, and
+`storedaemon.settings` says what it means to the builder.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from builder.network import NetworkMode
-from builder.obstacles import AdmissionSettings
-from builder.options import BuildSettings, LogCompression
-from builder.retries.policy import Cause, RetrySettings
 from store.errors import StoreError
 from store.layout import Layout
 from storedaemon.addresses import Address, UnixAddress, absolute_path, parse_address
@@ -23,7 +21,6 @@ COMMAND_LINE = "command line"
 ENVIRONMENT = "environment"
 
 MAX_NUMBER = 2**31 - 1
-_MIB = 1024 * 1024
 
 
 class ConfigError(StoreError):
@@ -62,7 +59,7 @@ class Config:
     workers: int
     chroot_directories: tuple[str, ...]
     disable_chroot: bool
-    fixed_output_network: NetworkMode
+    fixed_output_network: str
     isolate_host_loopback: bool
     slirp4netns: str
     content_addressed_mirrors: tuple[str, ...]
@@ -89,7 +86,7 @@ class Config:
     max_memory_pressure: int
     max_io_pressure: int
     spare_memory: int
-    log_compression: LogCompression
+    log_compression: str
     lose_logs: bool
     max_log_size: int
     cache_failures: bool
@@ -128,56 +125,6 @@ def native_socket(state: str) -> str:
 def guix_socket(state: str) -> str:
     """Name the socket on which Guix clients find the daemon of a state directory."""
     return f"{state}/daemon-socket/socket"
-
-
-def build_settings(config: Config, system: str) -> BuildSettings:
-    """Tell the builder how this daemon builds; `system` is this machine's."""
-    return BuildSettings(
-        system=config.system or system,
-        max_jobs=config.max_jobs,
-        cores=config.cores,
-        use_chroot=not config.disable_chroot,
-        chroot_directories=config.chroot_directories,
-        build_users_group=config.build_users_group,
-        log_compression=config.log_compression,
-        keep_log=not config.lose_logs,
-        max_log_size=config.max_log_size,
-        cache_failures=config.cache_failures,
-        build_directory=config.build_directory,
-        impersonate_linux_26=config.impersonate_linux_26,
-        deduplicate=not config.disable_deduplication,
-        admission=admission_settings(config),
-        fixed_output_network=config.fixed_output_network,
-        host_loopback=not config.isolate_host_loopback,
-        slirp4netns=config.slirp4netns,
-        content_mirrors=config.content_addressed_mirrors,
-        max_download_size=config.max_download_size,
-    )
-
-
-def admission_settings(config: Config) -> AdmissionSettings:
-    """Tell what the machine must be like for one more build to start."""
-    return AdmissionSettings(
-        load=config.max_load,
-        cpu_pressure=config.max_cpu_pressure,
-        memory_pressure=config.max_memory_pressure,
-        io_pressure=config.max_io_pressure,
-        spare_memory=config.spare_memory * _MIB,
-    )
-
-
-def retry_settings(config: Config) -> RetrySettings:
-    """Tell how failed builds are tried again, unless a client or a derivation says otherwise."""
-    return RetrySettings(
-        attempts=config.attempts,
-        delay=config.retry_delay,
-        causes=frozenset(map(Cause, config.retry_on)),
-        cores=config.retry_cores,
-        patience=config.retry_patience,
-        quiet_load=config.quiet_load,
-        quiet_pressure=config.quiet_pressure,
-        quiet_memory=config.quiet_memory * _MIB,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +184,6 @@ def make_config(sources: Sequence[Source]) -> Config:
         option.attribute: values.get(option.name, option.default) for option in OPTIONS
     }
     complete |= _derived(complete)
-    complete["log_compression"] = LogCompression(complete["log_compression"])
-    complete["fixed_output_network"] = NetworkMode(complete["fixed_output_network"])
     return Config(**complete)
 
 

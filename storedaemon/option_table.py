@@ -8,12 +8,8 @@ line. How values are merged and checked is `storedaemon.config`'s business.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from builder.network import NetworkMode
-from builder.options import LogCompression
-from builder.retries.policy import RETRIABLE
-
 DEFAULT_STATE = "/var/guix"
-RETRY_CAUSES = tuple(cause.value for cause in RETRIABLE)
+RETRY_CAUSES = ("exit", "signal", "memory", "timeout", "silence")
 SUBSTITUTE_URLS = "https://bordeaux.guix.gnu.org https://ci.guix.gnu.org"
 
 
@@ -165,7 +161,10 @@ OPTIONS: tuple[Option, ...] = (
         "fixed-output-network",
         "what network downloads have; auto is slirp4netns where that is installed, else none",
         "auto",
-        *NetworkMode,
+        "auto",
+        "slirp4netns",
+        "host",
+        "none",
     ),
     _flag("isolate-host-loopback", "keep builds that may use the network from this machine's own"),
     Option(
@@ -230,7 +229,7 @@ OPTIONS: tuple[Option, ...] = (
     _number("max-memory-pressure", "likewise at this pressure on memory", 20, "PERCENT"),
     _number("max-io-pressure", "likewise at this pressure on disks", 0, "PERCENT"),
     _number("spare-memory", "leave that much memory to the rest of the machine", 256, "MIB"),
-    _choice("log-compression", "how build logs are stored", "gzip", *LogCompression),
+    _choice("log-compression", "how build logs are stored", "gzip", "gzip", "bzip2", "none"),
     _flag("lose-logs", "keep no build logs"),
     _number("max-log-size", "end a build whose log grows beyond it; 0 means never", 0, "BYTES"),
     _flag("cache-failures", "remember builds that failed"),

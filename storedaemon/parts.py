@@ -31,12 +31,13 @@ from store.worker.client import StoreWorkers
 from storedaemon.authentication import Authenticator
 from storedaemon.building import Materials, make_building, system_of_this_machine
 from storedaemon.busy import list_busy
-from storedaemon.config import Config, build_settings
+from storedaemon.config import Config
 from storedaemon.guix_program import find_guix, guix_environment
 from storedaemon.helpers import Helpers
 from storedaemon.homes import UserDirectories
 from storedaemon.services import Services
 from storedaemon.session import Session
+from storedaemon.settings import build_settings
 from storedaemon.substituting import SubstituteSettings
 
 

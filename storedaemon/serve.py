@@ -3,7 +3,10 @@
 
 The steps, in this order: checks and directories, listening sockets, helper
 processes, the limits and names of this process; then, while the helpers come
-up, the imports that take time; then the event loop. Entry point: `main`.
+up, the imports that take time; then the event loop. Whoever starts a daemon and
+connects at once has to find the sockets, so nothing is imported before they are
+there that they do not need; clients wait in line until the store is open.
+Entry point: `main`.
 """
 
 import gc
@@ -13,15 +16,15 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-
-import prctl
+from typing import TYPE_CHECKING
 
 from store.errors import StoreError
 from storedaemon.config import Config
 from storedaemon.directories import prepare
-from storedaemon.helpers import Helpers, start_helpers
-from storedaemon.notify import Notifier
 from storedaemon.sockets import Listener, inherited_listeners, open_listeners
+
+if TYPE_CHECKING:
+    from storedaemon.helpers import Helpers
 
 # Nothing that the daemon makes is for a group or the world to write.
 UMASK = 0o022
@@ -46,6 +49,8 @@ def _main(config: Config, started: float) -> int:
     prepare(config.layout, config.build_users_group)
     listeners = _listeners(config)
     try:
+        from storedaemon.helpers import start_helpers  # noqa: PLC0415 - see above
+
         helpers = start_helpers(config.workers)
         try:
             return _run(config, listeners, helpers, started)
@@ -63,7 +68,13 @@ def _listeners(config: Config) -> tuple[Listener, ...]:
     )
 
 
-def _run(config: Config, listeners: tuple[Listener, ...], helpers: Helpers, started: float) -> int:
+def _run(
+    config: Config, listeners: tuple[Listener, ...], helpers: "Helpers", started: float
+) -> int:
+    import prctl  # noqa: PLC0415 - see above
+
+    from storedaemon.notify import Notifier  # noqa: PLC0415 - see above
+
     prctl.set_name("storedaemon")
     _raise_descriptor_limit()
     _avoid_oom_killer()

@@ -13,7 +13,8 @@ from builder.options import BuildMode, BuildOptions
 from builder.retries.policy import RetrySettings
 from builder.substitution.offers import TRUSTED_URLS, Sources
 from store.errors import StoreError
-from storedaemon.config import Config, retry_settings
+from storedaemon.config import Config
+from storedaemon.settings import retry_settings
 
 # The settings that every client may give, as in the reference.
 NUMBERS: Mapping[str, str] = {

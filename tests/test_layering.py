@@ -81,6 +81,15 @@ def imports(file: Path) -> Iterator[tuple[str, int]]:
             yield node.module or "", node.lineno
 
 
+def loaded_by(names: str) -> set[str]:
+    """All modules that a fresh interpreter has when it has imported some."""
+    code = f"import {names}, sys; print(*sorted(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True, cwd="/"
+    )
+    return set(result.stdout.split())
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_run_one_way(package: str):
     """A package imports only those below it."""
@@ -108,13 +117,19 @@ def test_pure_modules_import_nothing_that_acts(path: str):
 @pytest.mark.parametrize("module", HELPERS)
 def test_helpers_have_no_event_loop(module: str):
     """A helper process never loads trio, nor what only the daemon needs."""
-    code = f"import {module}, sys; print(*sorted(sys.modules))"
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True, cwd="/"
-    )
-    loaded = set(result.stdout.split())
+    loaded = loaded_by(module)
     assert module in loaded
     assert loaded.isdisjoint({"trio", "asyncio", "structlog", "storedaemon", "apsw"})
+
+
+@pytest.mark.parametrize(
+    "module", ["storedaemon.cli.main", "storedaemon.cli.serve", "storedaemon.guix_daemon.main"]
+)
+def test_reading_options_needs_neither_builder_nor_event_loop(module: str):
+    """The command line answers at once, and a daemon listens as soon as it can."""
+    loaded = loaded_by(f"{module}, storedaemon.serve")
+    assert "storedaemon.option_table" in loaded
+    assert loaded.isdisjoint({"builder", "locker", "reaper", "trio", "structlog", "apsw", "cbor2"})
 
 
 def test_the_check_sees_imports_within_functions(tmp_path: Path):

@@ -26,7 +26,6 @@ from storedaemon.config import (
     toml_source,
 )
 from storedaemon.guix_daemon.argp import Given, UsageError, read_options
-from storedaemon.guix_daemon.texts import help_text, usage_text
 from storedaemon.guix_daemon.translation import OPTIONS, translate
 from storedaemon.option_table import OPTIONS as DAEMON_OPTIONS
 from storedaemon.version import VERSION
@@ -92,6 +91,9 @@ def _settings(words: Sequence[str]) -> Iterator[Given]:
 
 
 def _answer(question: str, program: str) -> str:
+    # Laying out text takes modules that a daemon should not wait for.
+    from storedaemon.guix_daemon.texts import help_text, usage_text  # noqa: PLC0415
+
     if question == "help":
         return help_text(program, _SUMMARY, OPTIONS, _EPILOGUE)
     if question == "usage":

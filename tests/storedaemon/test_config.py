@@ -2,25 +2,29 @@
 """The option table, and how the sources are merged and checked."""
 
 import dataclasses
+from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.network import NetworkMode
 from builder.options import LogCompression
+from builder.retries.policy import RETRIABLE
 from storedaemon.addresses import TcpAddress, UnixAddress
 from storedaemon.config import (
     COMMAND_LINE,
     Config,
     ConfigError,
     Source,
-    build_settings,
     environment_source,
     make_config,
     toml_source,
 )
 from storedaemon.option_table import OPTIONS, ValueType
+from storedaemon.settings import build_settings
 
 
 def command(**values: object) -> Source:
@@ -97,7 +101,7 @@ def test_file_values_have_their_types():
     assert config.chroot_directories == ("/usr", "/bin=/etc/bin")
     assert config.guix_addresses == (TcpAddress("localhost", 44146),)
     assert config.native_addresses == ()
-    assert config.log_compression is LogCompression.BZIP2
+    assert config.log_compression == "bzip2"
     assert config.impersonate_linux_26
 
 
@@ -153,6 +157,20 @@ def test_other_text_is_no_address(text: str):
     """What is neither form is refused by name."""
     with pytest.raises(ConfigError, match=r"listen-guix( must be|: .*is no address)"):
         make_config([command(listen_guix=[text])])
+
+
+@pytest.mark.parametrize(
+    ("name", "meanings"),
+    [
+        ("fixed-output-network", NetworkMode),
+        ("log-compression", LogCompression),
+        ("retry-on", RETRIABLE),
+    ],
+)
+def test_choices_are_those_that_the_builder_knows(name: str, meanings: Iterable[StrEnum]):
+    """The table has the builder's words without importing it."""
+    (option,) = (option for option in OPTIONS if option.name == name)
+    assert sorted(option.choices) == sorted(meanings)
 
 
 def test_build_settings_carry_every_choice():

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from builder.options import LogCompression
 from store.errors import StoreError
 from storedaemon.addresses import TcpAddress, UnixAddress
 from storedaemon.config import Config, ConfigError
@@ -49,8 +48,8 @@ def configure(*words: str, **environment: str) -> Config:
         (["--rounds=0"], "rounds", 1),
         (["--rounds="], "rounds", 1),
         (["--lose-logs"], "lose_logs", True),
-        (["--disable-log-compression"], "log_compression", LogCompression.NONE),
-        (["--log-compression=bzip2"], "log_compression", LogCompression.BZIP2),
+        (["--disable-log-compression"], "log_compression", "none"),
+        (["--log-compression=bzip2"], "log_compression", "bzip2"),
         (["--discover"], "discover", True),
         (["--discover=YES"], "discover", True),
         (["--discover", "--discover=no"], "discover", False),
