@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Making the directories of a store, with the owners and modes that both daemons expect.
 
-`plan` says what there must be, and is pure; `prepare` makes it so. Entry point:
-`prepare`.
+`plan` says what there must be, and is pure; `prepare` makes it so. What users have
+is made when they connect (`storedaemon.homes`). Entry point: `prepare`.
 """
 
 import errno
@@ -52,7 +52,6 @@ def plan(layout: Layout, group: int | None) -> tuple[Directory, ...]:
         Directory(layout.links),
         Directory(layout.state),
         Directory(layout.profiles),
-        Directory(f"{layout.profiles}/per-user", enforce=shared),
         Directory(layout.gc_roots),
         Directory(f"{layout.gc_roots}/auto"),
         Directory(layout.temp_roots),

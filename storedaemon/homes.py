@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The directories in which users keep their profiles, made when a user first connects.
 
-Names come from the user database, never from a client. Entry points:
-`UserDirectories.welcome`, `UserDirectories.ensure`.
+Their parent is made when anybody does, as in the reference: scripts look for it to see
+whether a daemon has been used. Names come from the user database, never from a client.
+Entry points: `UserDirectories.welcome`, `UserDirectories.ensure`.
 """
 
 import os
 from collections import OrderedDict
+from contextlib import suppress
 
 from builder.options import Client
 from storedaemon.logs import Logger
 
 KEEP_ENTRIES = 1024
+PARENT_MODE = 0o755
 
 
 class UserDirectories:
@@ -19,18 +22,22 @@ class UserDirectories:
 
     Args:
         profiles: The directory of all profiles.
+        enforce: Whether an existing ``per-user`` is made one in which root alone makes
+            directories.
     """
 
-    def __init__(self, profiles: str) -> None:
+    def __init__(self, profiles: str, *, enforce: bool = False) -> None:
         self._parent = f"{profiles}/per-user"
+        self._enforce = enforce
+        self._prepared = False
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def welcome(self, client: Client, log: Logger) -> None:
         """Make the directory of a client whose user is known; go on without where that fails."""
-        if client.uid is None or not client.user or client.user.isdigit():
-            return
         try:
-            self.ensure(client.user, client.uid)
+            self._prepare()
+            if client.uid is not None and client.user and not client.user.isdigit():
+                self.ensure(client.user, client.uid)
         except OSError as error:
             log.warning("no profile directory", user=client.user, error=str(error))
 
@@ -42,10 +49,20 @@ class UserDirectories:
         """
         if name in self._seen or "/" in name or name in {"", ".", ".."}:
             return
+        self._prepare()
         self._make(name, uid)
         self._seen[name] = None
         if len(self._seen) > KEEP_ENTRIES:
             self._seen.popitem(last=False)
+
+    def _prepare(self) -> None:
+        if self._prepared:
+            return
+        with suppress(FileExistsError):
+            os.mkdir(self._parent, PARENT_MODE)
+        if self._enforce:
+            os.chmod(self._parent, PARENT_MODE)
+        self._prepared = True
 
     def _make(self, name: str, uid: int) -> None:
         parent = os.open(self._parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -155,7 +155,9 @@ async def assemble(
         monitor=monitor,
         building=building,
         scheduler=building.scheduler,
-        homes=UserDirectories(layout.profiles),
+        homes=UserDirectories(
+            layout.profiles, enforce=os.geteuid() == 0 and bool(config.build_users_group)
+        ),
         authenticator=authenticator,
         sessions=sessions,
     )

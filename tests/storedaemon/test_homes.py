@@ -85,6 +85,26 @@ def test_a_user_is_looked_after_once(tmp_path: Path, per_user: Path):
     assert list(per_user.iterdir()) == []
 
 
+def test_the_first_client_whoever_it_is_makes_the_parent(tmp_path: Path):
+    """Until then nothing tells of users."""
+    directories = UserDirectories(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    directories.welcome(client("", None), structlog.get_logger())
+    assert [path.name for path in tmp_path.iterdir()] == ["per-user"]
+
+
+@pytest.mark.parametrize(("enforce", "expected"), [(True, 0o755), (False, 0o777)])
+def test_with_build_users_root_alone_makes_directories(
+    tmp_path: Path, per_user: Path, *, enforce: bool, expected: int
+):
+    """A parent that anybody could write to no longer is; an ordinary daemon leaves it."""
+    per_user.chmod(0o777)
+    UserDirectories(str(tmp_path), enforce=enforce).welcome(
+        client("", None), structlog.get_logger()
+    )
+    assert stat.S_IMODE(per_user.stat().st_mode) == expected
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x"])
 def test_names_that_are_no_names_make_nothing(tmp_path: Path, per_user: Path, name: str):
     """Even a broken user database cannot lead elsewhere."""

@@ -321,7 +321,7 @@ async def test_a_local_clients_claim_is_only_kept(services: Services, stranger: 
     """The kernel knows better who is local."""
     await options.set_options(services, stranger, SessionOptions(), [("user-name", "root")])
     assert stranger.options.settings == {"untrusted-user-name": "root"}
-    assert os.listdir(f"{services.layout.profiles}/per-user") == []
+    assert os.listdir(services.layout.profiles) == []
 
 
 # Maintenance and information
