@@ -126,20 +126,21 @@ class Storm:
     def run(self) -> None:
         """Let all clients do as they like until the time is over."""
         with GuixClient(self.daemon.guix_socket) as client:
+            # As long as this client is connected, what it added is no garbage.
             self.targets = shared_targets(Recipes(self.daemon.store, client))
-        self._deadline = time.monotonic() + self.seconds
-        kinds: list[Callable[[int], None]] = [self._guix] * GUIX_CLIENTS
-        kinds += [self._native] * NATIVE_CLIENTS
-        threads = [
-            threading.Thread(target=self._judged, args=(kind, seed), daemon=True)
-            for seed, kind in enumerate(kinds)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(self.seconds + 60)
-            if thread.is_alive():
-                self.wrong.append(f"{thread.name} waits for an answer")
+            self._deadline = time.monotonic() + self.seconds
+            kinds: list[Callable[[int], None]] = [self._guix] * GUIX_CLIENTS
+            kinds += [self._native] * NATIVE_CLIENTS + [self._collect]
+            threads = [
+                threading.Thread(target=self._judged, args=(kind, seed), daemon=True)
+                for seed, kind in enumerate(kinds)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(self.seconds + 60)
+                if thread.is_alive():
+                    self.wrong.append(f"{thread.name} waits for an answer")
 
     @property
     def over(self) -> bool:
@@ -166,6 +167,23 @@ class Storm:
         rng = random.Random(seed)
         while not self.over:
             trio.run(NativeVisit(self, rng).run)
+
+    def _collect(self, seed: int) -> None:
+        """Collect garbage now and then: all of it, or some, or go away meanwhile."""
+        rng = random.Random(seed)
+        while not self.over:
+            time.sleep(rng.random())
+            with GuixClient(self.daemon.guix_socket) as client:
+                client.socket.settimeout(60)
+                limit = rng.choice([2**64 - 1, 2**64 - 1, 100_000])
+                wish = m.CollectGarbage(m.GarbageAction.DELETE_DEAD, (), False, limit)
+                if rng.random() < 0.3:
+                    client.send_only(wish)
+                    time.sleep(rng.random() * 0.05)
+                    self.note("left: collection")
+                else:
+                    client.call(wish)
+                    self.note("collection")
 
 
 class GuixVisit:

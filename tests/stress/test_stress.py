@@ -43,6 +43,7 @@ def test_a_storm_of_clients_leaves_a_sound_store(
 
     assert calm.wrong + storm.wrong == []
     assert len(storm.done) > 10, storm.done
+    assert storm.done["collection"] > 5, storm.done
     assert leaks(daemon, before) == []
     assert leftovers(daemon, builds) == []
     with GuixClient(daemon.guix_socket) as client:
