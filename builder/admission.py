@@ -21,14 +21,14 @@ from builder.retries.policy import Quiet, limit
 from builder.slots import Slot, Slots
 
 SETTLING = 30.0
-"""Seconds after which a build whose use is unknown is taken to have the memory it needs."""
+"""Seconds after which a build that is not measured is taken to have the memory it needs."""
 
 _LOOK_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Running:
-    expected: int
+    job: Job
     since: float
 
 
@@ -62,7 +62,7 @@ class Admission:
         slot = await self._slot(job)
         try:
             await self._wait_for_machine(job)
-            self._running[slot] = _Running(job.expected_memory, self._clock())
+            self._running[slot] = _Running(job, self._clock())
             job.admitted = Admitted(slot, time.time(), self._clock(), self._machine.state())
             yield
         finally:
@@ -111,4 +111,12 @@ class Admission:
 
     def _reserved(self) -> int:
         now = self._clock()
-        return sum(each.expected for each in self._running.values() if now - each.since < SETTLING)
+        return sum(_not_taken_yet(each, now) for each in self._running.values())
+
+
+def _not_taken_yet(running: _Running, now: float) -> int:
+    """Return how many more bytes a build is expected to take."""
+    meter, expected = running.job.meter, running.job.expected_memory
+    if meter is not None and meter.current is not None:
+        return max(expected - meter.current, 0)
+    return expected if now - running.since < SETTLING else 0

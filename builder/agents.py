@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from builder.memory.score import expose
 from reaper.monitor import ProcessMonitor
 from reaper.process import Process
 from store.errors import StoreError
@@ -128,6 +129,7 @@ def _spawn(monitor: ProcessMonitor, program: Program, ends: tuple[int, int, int]
             setsigdef=_IGNORED_BY_PYTHON,
         )
         # The monitor reaps in this thread, so the pid is still the child's own.
+        expose(pid)
         return monitor.register(pid, os.pidfd_open(pid))
 
 

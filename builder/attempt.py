@@ -18,7 +18,9 @@ from builder.errors import BuildError
 from builder.events import BuildLog, BuildStarted, FailureKind
 from builder.jobs import Job, JobState
 from builder.logfile import LogFile
+from builder.memory.meters import Meter, Meters
 from builder.network import Network
+from builder.retries.policy import Quiet
 from builder.spawner.client import SetupError, SpawnedProcess, Spawner
 from builder.uplink import Gate, UplinkError
 from builder.usage import Usage
@@ -37,6 +39,7 @@ class Attempt:
         store: The store, where the program may lie that brings it.
         log: Where the output goes; None to keep none.
         limits: What the builder may do.
+        meters: Measure it.
     """
 
     job: Job
@@ -45,6 +48,7 @@ class Attempt:
     store: str
     log: LogFile | None
     limits: Limits
+    meters: Meters
 
     async def run(self, spawner: Spawner) -> ExitStatus:
         """Run the builder to its end.
@@ -62,15 +66,18 @@ class Attempt:
                 spawned = await spawner.spawn(self.container, stdout_fd=end, more_fd=inner)
             finally:
                 os.close(end)
-            try:
-                async with self._connected(gate, spawner, spawned):
-                    await self._set_up(spawned)
-                    self._announce(spawned.process.pid)
-                    return await self._watch(spawned, output)
-            finally:
-                spawned.setup.close()
-                with trio.CancelScope(shield=True):
-                    await self._end(spawned)
+            limited = self.job.quiet is not Quiet.ALONE
+            with self.meters.measured(spawned.process.pid, limited=limited) as meter:
+                try:
+                    self.job.meter = meter
+                    async with self._connected(gate, spawner, spawned):
+                        await self._set_up(spawned)
+                        self._announce(spawned.process.pid)
+                        return await self._watch(spawned, output)
+                finally:
+                    spawned.setup.close()
+                    with trio.CancelScope(shield=True):
+                        await self._end(spawned, meter)
 
     @contextmanager
     def _gate(self) -> Iterator[Gate | None]:
@@ -138,12 +145,13 @@ class Attempt:
             await _follow_leader(watch, spawned)
         return await _status(spawned.process)
 
-    async def _end(self, spawned: SpawnedProcess) -> None:
+    async def _end(self, spawned: SpawnedProcess, meter: Meter) -> None:
         spawned.process.kill()
         if not self.container.isolated:
             _kill_group(spawned.process.pid)
         status = await _status(spawned.process)
-        self.job.usage = Usage.of_process(status.rusage)
+        meter.count_kills()
+        self.job.usage = Usage.of_process(status.rusage, meter)
 
 
 async def _status(process: Process) -> ExitStatus:

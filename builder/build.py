@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -42,6 +43,7 @@ from builder.jobs import Job, JobState
 from builder.keeping import Keeper
 from builder.logfile import LogFile, LogFiles
 from builder.lookup import ContentLookup, remember
+from builder.memory.meters import Meters
 from builder.options import BuildMode, BuildSettings
 from builder.plan import BuildPlan, Host, container_for
 from builder.references_graph import graph_requests, graph_text
@@ -82,6 +84,7 @@ class Workshop:
         users: Whom builders run as; None for the daemon's own user.
         logs: The logs of builds.
         builtins: How the builders are served that are part of the daemon.
+        meters: Measure builders.
     """
 
     layout: Layout
@@ -99,6 +102,7 @@ class Workshop:
     users: BuildUsers | None
     logs: LogFiles
     builtins: Builtins = field(default_factory=Builtins)
+    meters: Meters = field(default_factory=partial(Meters, None))
 
 
 EXITED = frozenset({FailureKind.PERMANENT, FailureKind.TRANSIENT})
@@ -264,7 +268,9 @@ class Builder:
         container = self._container(plan)
         log = self.open_log(job)
         store = self._shop.layout.store
-        attempt = Attempt(job, container, plan.network, store, log, self.limits(job))
+        attempt = Attempt(
+            job, container, plan.network, store, log, self.limits(job), self._shop.meters
+        )
         try:
             status = await attempt.run(self._shop.spawner)
         except SpawnError as error:

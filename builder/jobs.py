@@ -12,6 +12,7 @@ from builder.audience import Audience, EventQueue
 from builder.errors import BuildError
 from builder.events import BuildEvent, BuildStarted, GoalWaiting, SubstituteStarted
 from builder.machine import MachineState
+from builder.memory.meters import Meter
 from builder.options import BuildMode, BuildOptions, Client
 from builder.retries.policy import Quiet
 from builder.slots import Slot
@@ -147,8 +148,9 @@ class Job(AnyJob):
 
     `attempt` counts from 1; `quiet` is how quiet the machine has to be for it,
     `expected_memory` the bytes that its like needed before, 0 where unknown, and
-    `admitted` how it was when it started. `usage` is what its builder has used, once
-    it has ended. `retried` tells whether an error is followed by another attempt.
+    `admitted` how it was when it started. `meter` measures it, and `usage` is what its
+    builder has used, once it has ended. `retried` tells whether an error is followed
+    by another attempt.
     """
 
     derivation: Derivation = field(kw_only=True)
@@ -157,6 +159,7 @@ class Job(AnyJob):
     quiet: Quiet = Quiet.USUAL
     expected_memory: int = 0
     admitted: Admitted | None = None
+    meter: Meter | None = None
     usage: Usage | None = None
     retried: Callable[[BuildError], bool] = field(default=lambda _error: False)
 

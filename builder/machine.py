@@ -8,6 +8,9 @@ kernel does not tell (pressure before Linux 4.20, or switched off) counts as non
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from builder.memory.group import room_below
+from builder.memory.places import Place
+
 _LOAD = "/proc/loadavg"
 _MEMORY = "/proc/meminfo"
 _EVENTS = "/proc/vmstat"
@@ -27,7 +30,8 @@ class MachineState:
             a processor.
         memory_pressure: Likewise for memory.
         io_pressure: Likewise for a disk.
-        available_memory: Bytes that can be had without swapping.
+        available_memory: Bytes that can be had without swapping, by the machine and by the
+            limits of the cgroups that this process is in.
         oom_kills: Processes that the kernel has ended for want of memory, since its start.
     """
 
@@ -46,12 +50,18 @@ class MachineReader:
         clock: Seconds of a clock that does not jump.
         read: Gives the text of a file; raises OSError.
         lasting: Seconds for which a look is good; the kernel's averages move every two.
+        place: The cgroup whose limits hold for builds, if any.
     """
 
     def __init__(
-        self, clock: Callable[[], float], read: Read | None = None, lasting: float = 0.5
+        self,
+        clock: Callable[[], float],
+        read: Read | None = None,
+        lasting: float = 0.5,
+        place: Place | None = None,
     ) -> None:
         self._clock = clock
+        self._place = place
         self._read = read or _read_file
         self._lasting = lasting
         self._looked = float("-inf")
@@ -61,19 +71,23 @@ class MachineReader:
         """Return a look that is not older than `lasting`."""
         now = self._clock()
         if now - self._looked >= self._lasting:
-            self._state = look(self._read)
+            self._state = look(self._read, self._place)
             self._looked = now
         return self._state
 
 
-def look(read: Read) -> MachineState:
+def look(read: Read, place: Place | None = None) -> MachineState:
     """Read the state of the machine now."""
+    available = _KIB * _entry(_optional(read, _MEMORY), "MemAvailable:")
+    if place is not None:
+        room = room_below(place.ancestry, place.version, read)
+        available = available if room is None else min(available, room)
     return MachineState(
         load=_number(_optional(read, _LOAD).partition(" ")[0]),
         cpu_pressure=_pressure(_optional(read, f"{_PRESSURE}/cpu")),
         memory_pressure=_pressure(_optional(read, f"{_PRESSURE}/memory")),
         io_pressure=_pressure(_optional(read, f"{_PRESSURE}/io")),
-        available_memory=_KIB * _entry(_optional(read, _MEMORY), "MemAvailable:"),
+        available_memory=available,
         oom_kills=_entry(_optional(read, _EVENTS), "oom_kill"),
     )
 

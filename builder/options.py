@@ -93,6 +93,7 @@ class BuildSettings:
         slirp4netns: The program of that name, looked for on PATH unless it is a file name.
         content_mirrors: Templates of URLs by which the daemon's downloader finds content.
         max_download_size: The most bytes that it takes of a file; 0 for no limit.
+        max_build_memory: Bytes that a builder may have unless it is alone; 0 for any number.
         admission: What the machine must be like for one more build to start.
     """
 
@@ -114,4 +115,5 @@ class BuildSettings:
     slirp4netns: str = "slirp4netns"
     content_mirrors: tuple[str, ...] = ()
     max_download_size: int = 0
+    max_build_memory: int = 0
     admission: AdmissionSettings = ANY_MACHINE

@@ -22,6 +22,8 @@ from builder.keeping import Keeper
 from builder.logfile import LogFiles
 from builder.lookup import ContentLookup, ItemFinder
 from builder.machine import MachineReader
+from builder.memory.home import own_place
+from builder.memory.meters import Meters
 from builder.offload.builder import RemoteBuilder
 from builder.offload.dispatch import Dispatcher
 from builder.offload.hooks import Hooks
@@ -95,6 +97,7 @@ class Building:
         logs: The logs of builds.
         builtins: How the builders are served that are part of the daemon.
         substituting: What substitutes.
+        meters: Measure builders.
     """
 
     scheduler: Scheduler
@@ -106,6 +109,7 @@ class Building:
     logs: LogFiles
     builtins: Builtins
     substituting: Substituting
+    meters: Meters
 
     @property
     def substituter(self) -> Substituter:
@@ -118,6 +122,7 @@ class Building:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._release_idle)
                 nursery.start_soon(self.logs.run)
+                nursery.start_soon(self.meters.run)
                 await nursery.start(self.substituting.run)
                 await nursery.start(self.scheduler.run)
                 task_status.started()
@@ -153,6 +158,7 @@ def make_building(materials: Materials) -> Building:
         logs if materials.settings.keep_log else None,
         (ItemFinder(materials.layout.store, database, materials.content_index),),
     )
+    meters = Meters.of_machine(materials.settings.max_build_memory)
     workshop = Workshop(
         layout=materials.layout,
         directory=directory,
@@ -169,10 +175,11 @@ def make_building(materials: Materials) -> Building:
         users=users,
         builtins=builtins,
         logs=logs,
+        meters=meters,
     )
     builder = Builder(workshop)
     hooks = Hooks(materials.offload_program, materials.environment, materials.monitor)
-    machine = MachineReader(trio.current_time)
+    machine = MachineReader(trio.current_time, place=own_place())
     admission = Admission(Slots(1), machine, materials.settings.admission)
     realiser = Realiser(
         materials.settings,
@@ -210,6 +217,7 @@ def make_building(materials: Materials) -> Building:
         logs,
         builtins,
         substituting,
+        meters,
     )
 
 

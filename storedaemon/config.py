@@ -86,6 +86,7 @@ class Config:
     max_memory_pressure: int
     max_io_pressure: int
     spare_memory: int
+    max_build_memory: int
     log_compression: str
     lose_logs: bool
     max_log_size: int

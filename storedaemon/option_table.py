@@ -229,6 +229,7 @@ OPTIONS: tuple[Option, ...] = (
     _number("max-memory-pressure", "likewise at this pressure on memory", 20, "PERCENT"),
     _number("max-io-pressure", "likewise at this pressure on disks", 0, "PERCENT"),
     _number("spare-memory", "leave that much memory to the rest of the machine", 256, "MIB"),
+    _number("max-build-memory", "let a build have at most that much, unless it is alone", 0, "MIB"),
     _choice("log-compression", "how build logs are stored", "gzip", "gzip", "bzip2", "none"),
     _flag("lose-logs", "keep no build logs"),
     _number("max-log-size", "end a build whose log grows beyond it; 0 means never", 0, "BYTES"),

@@ -14,8 +14,6 @@ import os
 import resource
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.errors import StoreError
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 # Nothing that the daemon makes is for a group or the world to write.
 UMASK = 0o022
-OOM_SCORE = -500
 
 
 def main(config: Config) -> int:
@@ -73,11 +70,13 @@ def _run(
 ) -> int:
     import prctl  # noqa: PLC0415 - see above
 
+    from builder.memory.score import protect  # noqa: PLC0415 - see above
     from storedaemon.notify import Notifier  # noqa: PLC0415 - see above
 
     prctl.set_name("storedaemon")
     _raise_descriptor_limit()
-    _avoid_oom_killer()
+    for pid in (os.getpid(), *(helper.pid for _, helper in helpers.named())):
+        protect(pid)
     notifier = Notifier.from_environment(os.environ)
     # Importing takes a fifth of a second, which the helpers need to come up anyway. What it
     # makes stays for good, so the collector need not look at it, neither now nor later.
@@ -95,14 +94,3 @@ def _raise_descriptor_limit() -> None:
     """Let this process have many clients; builds get the limits that we were started with."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _avoid_oom_killer() -> None:
-    """When memory runs out, let a build end rather than the daemon; root may ask for that.
-
-    The helpers were started before, so builds do not inherit it.
-    """
-    score = Path("/proc/self/oom_score_adj")
-    with suppress(PermissionError):
-        if int(score.read_text(encoding="ascii")) > OOM_SCORE:
-            score.write_text(f"{OOM_SCORE}", encoding="ascii")

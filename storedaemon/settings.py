@@ -30,6 +30,7 @@ def build_settings(config: Config, system: str) -> BuildSettings:
         build_directory=config.build_directory,
         impersonate_linux_26=config.impersonate_linux_26,
         deduplicate=not config.disable_deduplication,
+        max_build_memory=config.max_build_memory * _MIB,
         admission=admission_settings(config),
         fixed_output_network=NetworkMode(config.fixed_output_network),
         host_loopback=not config.isolate_host_loopback,

@@ -118,12 +118,14 @@ class Ended:
         cause: What ended it.
         quiet: How quiet the machine had to be.
         beside: The most builds that ran at the same time.
+        limited: Whether it was out of memory by a limit that holds beside others only.
     """
 
     number: int
     cause: Cause
     quiet: Quiet
     beside: int
+    limited: bool = False
 
 
 def decide(settings: RetrySettings, ended: Ended) -> Quiet | None:
@@ -134,7 +136,7 @@ def decide(settings: RetrySettings, ended: Ended) -> Quiet | None:
     """
     if ended.number >= settings.attempts or ended.cause not in settings.causes:
         return None
-    if ended.beside == 0:
+    if ended.beside == 0 and not ended.limited:
         return None
     if ended.cause is Cause.MEMORY:
         return Quiet.ALONE

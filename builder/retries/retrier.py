@@ -89,7 +89,7 @@ class Retrier:
                 return
 
     async def _attempt(self, job: Job) -> None:
-        job.started = job.admitted = job.usage = None
+        job.started = job.admitted = job.meter = job.usage = None
         job.retried = lambda error: self._next(job, error) is not None
         try:
             await self._inner.realise(job)
@@ -102,11 +102,14 @@ class Retrier:
         if job.started is None or job.admitted is None or job.key.mode is BuildMode.CHECK:
             return None
         cause, beside = self._cause(job, error), job.admitted.slot.beside
-        return decide(job.options.retries, Ended(job.attempt, cause, job.quiet, beside))
+        limited = cause is Cause.MEMORY and job.usage is not None and job.usage.is_limited
+        return decide(job.options.retries, Ended(job.attempt, cause, job.quiet, beside, limited))
 
     def _cause(self, job: Job, error: BuildError) -> Cause:
         if error.kind not in _OF_BUILDER:
             return _CAUSES.get(error.kind, Cause.OTHER)
+        if job.usage is not None and job.usage.oom_kills:
+            return Cause.MEMORY
         if error.signal is None:
             return Cause.EXIT
         before = job.admitted.machine if job.admitted else MachineState()

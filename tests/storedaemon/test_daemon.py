@@ -24,6 +24,8 @@ from storedaemon.wire.guix_client import LogText
 from .conftest import STOP_SECONDS, RunningDaemon
 from .guix_client import ConnectionEndedError, GuixClient, RequestFailedError
 
+CAP_SYS_RESOURCE = 24
+
 Start = Callable[..., RunningDaemon]
 
 HOST_PROGRAMS = [
@@ -467,3 +469,15 @@ def test_connecting_is_quick(daemon: RunningDaemon):
         with GuixClient(daemon.guix_socket):
             times.append(time.perf_counter() - started)
     assert statistics.median(times) < 0.002, statistics.median(times)
+
+
+@pytest.mark.root
+def test_the_daemon_and_its_helpers_are_ended_last_when_memory_runs_out(daemon: RunningDaemon):
+    """A lost helper would be the end of all builds."""
+    pids = [daemon.pid, *daemon.descendants()]
+    assert len(pids) >= 4
+    scores = [Path(f"/proc/{pid}/oom_score_adj").read_text().strip() for pid in pids]
+    status = Path("/proc/self/status").read_text()
+    capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
+    may_ask = capabilities >> CAP_SYS_RESOURCE & 1
+    assert scores == ["-500" if may_ask else "0"] * len(pids)
