@@ -209,9 +209,14 @@ async def test_only_what_is_served_is_built(yard: Yard):
 
 
 async def test_without_a_container_nothing_is_served(open_yard: OpenYard):
-    """Our own downloader reads what strangers send, and is never run without one."""
+    """Our own downloader reads what strangers send, and is never run without one.
+
+    Clients are told of downloads all the same: they may have nothing to download.
+    """
     async with open_yard(use_chroot=False) as yard:
-        assert yard.building.builtins.names() == []
+        assert yard.building.builtins.names() == ["download"]
+        failed = await yard.failure(await _download(yard, "http://x/"))
+        assert failed.message == "unsupported builtin function 'download'"
 
 
 STUB = """#!/bin/sh
