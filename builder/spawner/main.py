@@ -45,7 +45,7 @@ def main() -> None:
             while True:
                 spawner.serve_one()
         except ChannelClosedError:
-            return
+            kit.loopback.close()
 
 
 class Spawner:

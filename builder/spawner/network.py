@@ -60,12 +60,21 @@ class LoopbackMessage:
         """
         if self._reader >= 0:
             self._data = os.read(self._reader, 4096)
-            os.close(self._reader)
-            self._reader = -1
-            os.waitpid(self._pid, 0)
+            self._end()
         if not self._data:
             raise RuntimeError("pyroute2 could not encode the request to bring up loopback")
         return self._data
+
+    def close(self) -> None:
+        """End the process if nobody wanted the message; the daemon's monitor is not to reap it."""
+        if self._reader >= 0:
+            os.kill(self._pid, signal.SIGKILL)
+            self._end()
+
+    def _end(self) -> None:
+        os.close(self._reader)
+        self._reader = -1
+        os.waitpid(self._pid, 0)
 
 
 def _encode_and_exit(writer: int) -> None:

@@ -33,3 +33,13 @@ def test_failure_to_encode_is_told_each_time(
         with pytest.raises(RuntimeError, match="pyroute2"):
             message.get()
     assert "ImportError: no pyroute2" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_what_nobody_asked_for_leaves_no_process() -> None:
+    """A spawner that ends before its first build does not leave one for the daemon to reap."""
+    network.LoopbackMessage().close()
+    message = network.LoopbackMessage()
+    message.get()
+    message.close()
+    assert message.get()
