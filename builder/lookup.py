@@ -11,7 +11,7 @@ derivation is then built as if nothing had been said. Entry points:
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,7 +57,7 @@ class Place(Protocol):
     def references(self) -> Iterable[StorePath]:
         """Items that it is known to refer to."""
 
-    def open(self) -> AbstractContextManager[tuple[int, str]]:
+    def open(self) -> AbstractAsyncContextManager[tuple[int, str]]:
         """Open the directory it is in; its name there comes along.
 
         Raises:
@@ -96,8 +96,8 @@ class _Item:
     def references(self) -> Iterable[StorePath]:
         return (self.info.path, *self.info.references)
 
-    @contextmanager
-    def open(self) -> Iterator[tuple[int, str]]:
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[tuple[int, str]]:
         with opened(self.store) as fd:
             yield fd, self.info.path.rpartition("/")[2]
 
@@ -224,7 +224,7 @@ class ContentLookup:
     ) -> PathInfo:
         [output] = derivation.output_paths
         async with self._private_directory(drv) as directory:
-            with place.open() as (fd, name):
+            async with place.open() as (fd, name):
                 source = Source(fd, name, place.size)
                 info = await self.sealer.seal_copy(drv, derivation, possible, directory, source)
             with trio.CancelScope(shield=True):

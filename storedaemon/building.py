@@ -44,6 +44,7 @@ from builder.users import BuildUsers
 from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
 from store.content_index import ContentIndex
+from store.content_sources.sources import ContentSources
 from store.database import StoreDatabase
 from store.derivation_checks import read_text
 from store.derivations import Derivation, derivation_name, parse_derivation
@@ -65,6 +66,7 @@ class Materials:
         substitutes: How substitutes are looked for and downloaded.
         offload_program: The program ``guix`` whose build hook is asked; empty for none.
         guix: The same program, whose downloads are used if it exists.
+        content_sources: Media that hold content.
     """
 
     layout: Layout
@@ -81,6 +83,7 @@ class Materials:
     substitutes: SubstituteSettings = field(default_factory=SubstituteSettings)
     offload_program: str = ""
     guix: str = ""
+    content_sources: ContentSources = field(default_factory=lambda: ContentSources((), None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,10 @@ def make_building(materials: Materials) -> Building:
         sealer,
         materials.content_index,
         logs if materials.settings.keep_log else None,
-        (ItemFinder(materials.layout.store, database, materials.content_index),),
+        (
+            ItemFinder(materials.layout.store, database, materials.content_index),
+            materials.content_sources,
+        ),
     )
     meters = Meters.of_machine(materials.settings.max_build_memory)
     workshop = Workshop(

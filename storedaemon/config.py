@@ -62,6 +62,7 @@ class Config:
     fixed_output_network: str
     isolate_host_loopback: bool
     slirp4netns: str
+    content_sources: tuple[str, ...]
     content_addressed_mirrors: tuple[str, ...]
     max_download_size: int
     timeout: int

@@ -175,6 +175,13 @@ OPTIONS: tuple[Option, ...] = (
         "slirp4netns",
     ),
     _list(
+        "content-source",
+        ValueType.PATH,
+        "look for the contents of fixed outputs in this directory, such as a mounted medium",
+        "DIR",
+        field="content_sources",
+    ),
+    _list(
         "content-addressed-mirror",
         ValueType.TEXT,
         "look for downloads by their content; with {name}, {algorithm}, {base16}, {base32}",

@@ -22,6 +22,7 @@ from store.additions import StoreWriter
 from store.collection import Collector
 from store.collection.collector import Surroundings
 from store.content_index import ContentIndex
+from store.content_sources.sources import ContentSources
 from store.database import StoreDatabase
 from store.last_uses import LastUses
 from store.paths import StoreDirectory
@@ -89,6 +90,7 @@ async def assemble(
     database = await stack.enter_async_context(StoreDatabase.open(layout))
     temp_roots = await stack.enter_async_context(TempRoots.open(layout, clients.locker))
     index = await stack.enter_async_context(ContentIndex.open(layout))
+    sources = await stack.enter_async_context(ContentSources.open(layout, config.content_sources))
     uses = await stack.enter_async_context(LastUses.open(layout))
     temp_roots.observe(uses.record)
     history = await stack.enter_async_context(History.open(layout))
@@ -105,6 +107,7 @@ async def assemble(
         settings=settings,
         database=database,
         content_index=index,
+        content_sources=sources,
         history=history,
         locks=locks,
         monitor=monitor,
@@ -143,6 +146,7 @@ async def assemble(
         database=database,
         writer=writer,
         content_index=index,
+        content_sources=sources,
         history=history,
         locks=locks,
         locker=clients.locker,

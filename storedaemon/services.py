@@ -14,6 +14,7 @@ from reaper.monitor import ProcessMonitor
 from store.additions import StoreWriter
 from store.collection import Collector
 from store.content_index import ContentIndex
+from store.content_sources.sources import ContentSources
 from store.database import StoreDatabase
 from store.last_uses import LastUses
 from store.layout import Layout
@@ -40,6 +41,7 @@ class Services:
         database: What is registered.
         writer: Adds what clients send.
         content_index: Which item has which content.
+        content_sources: Which media have some.
         history: How builds went.
         locks: The locks of items.
         locker: Waits for locks of files.
@@ -64,6 +66,7 @@ class Services:
     database: StoreDatabase
     writer: StoreWriter
     content_index: ContentIndex
+    content_sources: ContentSources
     history: History
     locks: PathLocks
     locker: Locker

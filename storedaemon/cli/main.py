@@ -29,6 +29,7 @@ _MODULES = {
     "failed-paths": _MAINTENANCE,
     "gc": _GARBAGE,
     "roots": _GARBAGE,
+    "content-sources": "storedaemon.cli.content_sources",
     "attempts": _HISTORY,
     "flaky": _HISTORY,
     "export": _EXPORTS,

@@ -304,6 +304,7 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "generate-key": ("make the key that signs exported items", _configuration),
     "attempts": ("show how often a derivation was built, and how that went", _attempts),
     "flaky": ("list what has failed, and passed when the machine was quieter", _nothing),
+    "content-sources": ("show what is known of media with the contents of outputs", _nothing),
     "substitutes": ("show which items can be downloaded", _substitutes),
     "log": ("print the log of a build", _log),
     "ps": ("show what is being built, and what waits", _nothing),

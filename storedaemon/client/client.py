@@ -20,6 +20,7 @@ import trio
 
 from builder.retries.records import Attempt, Flaky
 from builder.substitution.offers import Offer
+from store.content_sources.scanner import SourceStatus
 from store.hashes import HashAlgorithm
 from store.info import PathInfo
 from store.paths import StoreDirectory, StorePath
@@ -31,6 +32,7 @@ from storedaemon.client.garbage import Collection, GarbageWishes, Reason, parse_
 from storedaemon.client.maintenance import Optimisation, Verification
 from storedaemon.descriptions import DerivationDescription
 from storedaemon.wire.native.attempts import parse_attempt, parse_flaky
+from storedaemon.wire.native.content_sources import parse_source
 from storedaemon.wire.native.messages import Event, ServerHello
 from storedaemon.wire.native.records import (
     Goal,
@@ -83,6 +85,11 @@ class Client:
     async def flaky(self) -> list[Flaky]:
         """Return what has failed, and passed when the machine was quieter, the latest first."""
         return [parse_flaky(each) for each in (await self._call("flaky"))["flaky"]]
+
+    async def content_sources(self) -> list[SourceStatus]:
+        """Return a look at each content source of the daemon."""
+        reply = await self._call("content-sources")
+        return [parse_source(each) for each in reply["sources"]]
 
     async def ping(self) -> None:
         """Ask for nothing, and wait for the answer."""

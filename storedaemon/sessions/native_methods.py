@@ -13,6 +13,7 @@ from store.paths import StorePath, is_derivation
 from storedaemon.operations import (
     buildlogs,
     builds,
+    content_sources,
     history,
     info,
     maintenance,
@@ -30,6 +31,7 @@ from storedaemon.sessions.native_options import session_for
 from storedaemon.sessions.native_substitutes import plan, substitutable
 from storedaemon.wire.native import records
 from storedaemon.wire.native.attempts import attempt_map, flaky_map
+from storedaemon.wire.native.content_sources import source_map
 from storedaemon.wire.native.faults import RequestError
 
 _MODES: Mapping[str, BuildMode] = {mode.name.lower(): mode for mode in BuildMode}
@@ -135,6 +137,11 @@ async def _flaky(call: Call) -> Result:
     return {"flaky": [flaky_map(each) for each in found]}
 
 
+async def _content_sources(call: Call) -> Result:
+    found = await content_sources.content_sources(call.services, call.session)
+    return {"sources": [source_map(each) for each in found]}
+
+
 async def _log(call: Call) -> Result:
     path = call.params.text("path")
     size = 0
@@ -219,6 +226,7 @@ METHODS: Mapping[str, Method] = {
     "build": Method(_build),
     "attempts": Method(_attempts),
     "flaky": Method(_flaky),
+    "content-sources": Method(_content_sources),
     "plan": Method(plan),
     "substitutable": Method(substitutable),
     "cancel-build": Method(_cancel_build),

@@ -8,7 +8,7 @@ are shown to them read-only.
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -31,6 +31,7 @@ from locker.pathlocks import PathLocks
 from locker.start import StartedHelper, start_helper
 from reaper.monitor import ProcessMonitor
 from store.content_index import ContentIndex
+from store.content_sources.sources import ContentSources
 from store.database import NewItem, StoreDatabase
 from store.derivations import (
     Derivation,
@@ -64,6 +65,7 @@ class Yard:
     layout: Layout
     database: StoreDatabase
     content_index: ContentIndex
+    content_sources: ContentSources
     history: History
     building: Building
     monitor: ProcessMonitor
@@ -208,6 +210,8 @@ async def _opened(
     offload_program: str,
     environment: Mapping[str, str],
     guix: str,
+    *,
+    content_sources: Sequence[str],
 ) -> AsyncIterator[Yard]:
     layout = Layout.under(f"{base}/store", f"{base}/state")
     for each in (layout.store, layout.database, layout.gc_roots, layout.logs, f"{base}/builds"):
@@ -229,6 +233,7 @@ async def _opened(
         roots = await stack.enter_async_context(TempRoots.open(layout, client))
         index = await stack.enter_async_context(ContentIndex.open(layout))
         history = await stack.enter_async_context(History.open(layout))
+        sources = await stack.enter_async_context(ContentSources.open(layout, content_sources))
         directory = StoreDirectory(layout.store)
         building = make_building(
             Materials(
@@ -245,13 +250,14 @@ async def _opened(
                 environment=environment,
                 offload_program=offload_program,
                 guix=guix,
+                content_sources=sources,
             )
         )
         async with trio.open_nursery() as running:
             running.start_soon(history.run)
             await running.start(building.cleaner.run)
             await running.start(building.run)
-            yield Yard(layout, database, index, history, building, monitor, roots, base)
+            yield Yard(layout, database, index, sources, history, building, monitor, roots, base)
             running.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
     for part in (client, spawner, workers):
@@ -283,12 +289,22 @@ def open_yard(base: Path) -> Iterator[OpenYard]:
         offload_program: str = "",
         environment: Mapping[str, str] | None = None,
         guix: str = "",
+        content_sources: Sequence[str] = (),
         **changes: Any,
     ) -> AbstractAsyncContextManager[Yard]:
         helpers = Helpers(start_helper("locker"), start_spawner(), [start_helper("store.worker")])
         started.append(helpers)
         settings = _settings(base, **changes)
-        return _opened(base, helpers, settings, beside, offload_program, environment or {}, guix)
+        return _opened(
+            base,
+            helpers,
+            settings,
+            beside,
+            offload_program,
+            environment or {},
+            guix,
+            content_sources=content_sources,
+        )
 
     yield open_one
     for helpers in started:
