@@ -8,24 +8,13 @@ goes first.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from store.derivations import Derivation
 from store.paths import StorePath
+from store.tally import CacheStatistics, Tally
 
 CACHED_BYTES = 8 * 1024 * 1024
 """The texts behind the cached derivations add up to no more than this."""
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStatistics:
-    """How a cache does: entries, the bytes they stand for, and look-ups by outcome."""
-
-    entries: int
-    size: int
-    limit: int
-    hits: int
-    misses: int
 
 
 class DerivationCache:
@@ -48,24 +37,20 @@ class DerivationCache:
         self._limit = limit
         self._entries: OrderedDict[StorePath, tuple[Derivation, int]] = OrderedDict()
         self._size = 0
-        self._hits = 0
-        self._misses = 0
+        self._tally = Tally()
 
     def get(self, path: StorePath) -> Derivation:
         """Return a derivation whose item is valid."""
         entry = self._entries.get(path)
+        self._tally.looked_up(found=entry is not None)
         if entry is not None:
-            self._hits += 1
             self._entries.move_to_end(path)
             return entry[0]
-        self._misses += 1
         return self._add(path)
 
     def statistics(self) -> CacheStatistics:
         """Return how the cache does."""
-        return CacheStatistics(
-            len(self._entries), self._size, self._limit, self._hits, self._misses
-        )
+        return self._tally.of_bytes("derivations", len(self._entries), self._size, self._limit)
 
     def _add(self, path: StorePath) -> Derivation:
         text = self._read(path)
@@ -75,4 +60,5 @@ class DerivationCache:
         while self._size > self._limit:
             _, (_, size) = self._entries.popitem(last=False)
             self._size -= size
+            self._tally.evictions += 1
         return derivation

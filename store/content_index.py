@@ -26,6 +26,7 @@ from store.hashes import Digest
 from store.layout import Layout
 from store.paths import StorePath
 from store.side_file import connect
+from store.tally import CacheStatistics, Tally
 
 _TABLE = """
 create table if not exists Contents (
@@ -69,6 +70,7 @@ class ContentIndex:
         self._links = links
         self._writing = trio.Lock()
         self._pending: dict[Key, _Entry] = {}
+        self._tally = Tally()
         self._due = trio.Event()
         self._failure: str | None = None
 
@@ -127,6 +129,7 @@ class ContentIndex:
     def lookup(self, digest: Digest, *, recursive: bool) -> StorePath | None:
         """Return the item that had this content; see yourself whether it is valid."""
         key = _key(digest, recursive=recursive)
+        self._tally.looked_up(found=key in self._pending)
         if key in self._pending:
             return self._pending[key].path
         try:
@@ -139,6 +142,10 @@ class ContentIndex:
     def forget(self, digest: Digest, *, recursive: bool) -> None:
         """Drop an entry whose item is gone."""
         self._put(_key(digest, recursive=recursive), _Entry(None))
+
+    def statistics(self) -> CacheStatistics:
+        """Return how what is not written yet does as a cache; evictions are lost entries."""
+        return self._tally.of_entries("contents-unwritten", len(self._pending), _MOST_PENDING)
 
     async def flush(self) -> None:
         """Write what was recorded."""
@@ -177,6 +184,7 @@ class ContentIndex:
         self._pending[key] = entry
         if len(self._pending) > _MOST_PENDING:
             del self._pending[next(iter(self._pending))]
+            self._tally.evictions += 1
         if len(self._pending) >= _WRITTEN_AT:
             self._due.set()
 

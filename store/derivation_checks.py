@@ -21,6 +21,7 @@ from store.derivations import (
 )
 from store.errors import DerivationError
 from store.paths import StoreDirectory, StorePath
+from store.tally import CacheStatistics, Tally
 
 #: Hashes remembered; each takes about 200 bytes.
 _REMEMBERED = 100_000
@@ -75,6 +76,10 @@ class DerivationChecker:
             path in self._hashes for path in references if path.endswith(".drv")
         )
 
+    def statistics(self, name: str) -> CacheStatistics:
+        """Return how what it remembers does as a cache of some name."""
+        return self._hashes.statistics(name)
+
     def _read(self, path: StorePath) -> Derivation:
         try:
             text = read_text(None, path)
@@ -105,9 +110,11 @@ class _Remembered(MutableMapping[StorePath, bytes]):
         self._limit = limit
         self._entries: OrderedDict[StorePath, bytes] = OrderedDict()
         self._lock = threading.Lock()
+        self._tally = Tally()
 
     def __getitem__(self, path: StorePath) -> bytes:
         with self._lock:
+            self._tally.looked_up(found=path in self._entries)
             value = self._entries[path]
             self._entries.move_to_end(path)
             return value
@@ -117,6 +124,12 @@ class _Remembered(MutableMapping[StorePath, bytes]):
             self._entries[path] = value
             if len(self._entries) > self._limit:
                 self._entries.popitem(last=False)
+                self._tally.evictions += 1
+
+    def statistics(self, name: str) -> CacheStatistics:
+        """Return how this does as a cache of some name."""
+        with self._lock:
+            return self._tally.of_entries(name, len(self._entries), self._limit)
 
     def __delitem__(self, path: StorePath) -> None:
         with self._lock:

@@ -21,6 +21,7 @@ from store.errors import DatabaseError
 from store.layout import Layout
 from store.paths import StorePath
 from store.side_file import connect
+from store.tally import CacheStatistics, Tally
 
 _TABLE = """
 create table if not exists LastUses (
@@ -47,6 +48,7 @@ class LastUses:
         self.file = file
         self._writer = writer
         self._pending: dict[str, int] = {}
+        self._tally = Tally()
         self._due = trio.Event()
         self._writing = trio.Lock()
 
@@ -81,8 +83,13 @@ class LastUses:
         self._pending.update(dict.fromkeys(paths, now))
         while len(self._pending) > _MOST_PENDING:
             del self._pending[next(iter(self._pending))]
+            self._tally.evictions += 1
         if len(self._pending) >= _WRITTEN_AT:
             self._due.set()
+
+    def statistics(self) -> CacheStatistics:
+        """Return how what is not written yet stands; evictions are lost entries."""
+        return self._tally.of_entries("last-uses-unwritten", len(self._pending), _MOST_PENDING)
 
     async def flush(self) -> None:
         """Write what was recorded; what cannot be written waits for the next time."""

@@ -27,7 +27,6 @@ from storedaemon.helpers import Helpers
 from storedaemon.logs import Logger
 from storedaemon.notify import Notifier
 from storedaemon.parts import HelperClients, assemble
-from storedaemon.peers import Peers
 from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.sessions.guix import serve_guix
@@ -164,7 +163,7 @@ class _Daemon:
             Dialect.NATIVE: partial(serve_native, services=services),
         }
         return Acceptor(
-            Peers(config.trusted_users, os.geteuid()),
+            services.peers,
             partial(self._open_session, services),
             dialects,
             self.sessions,

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from contextlib import suppress
 
 from builder.options import Client
+from store.tally import CacheStatistics, Tally
 from storedaemon.logs import Logger
 
 KEEP_ENTRIES = 1024
@@ -30,6 +31,7 @@ class UserDirectories:
         self._parent = f"{profiles}/per-user"
         self._enforce = enforce
         self._prepared = False
+        self._tally = Tally()
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def welcome(self, client: Client, log: Logger) -> None:
@@ -47,6 +49,7 @@ class UserDirectories:
         Raises:
             OSError: It cannot be made.
         """
+        self._tally.looked_up(found=name in self._seen)
         if name in self._seen or "/" in name or name in {"", ".", ".."}:
             return
         self._prepare()
@@ -54,6 +57,11 @@ class UserDirectories:
         self._seen[name] = None
         if len(self._seen) > KEEP_ENTRIES:
             self._seen.popitem(last=False)
+            self._tally.evictions += 1
+
+    def statistics(self) -> CacheStatistics:
+        """Return how often a directory was known to be there."""
+        return self._tally.of_entries("profile-directories", len(self._seen), KEEP_ENTRIES)
 
     def _prepare(self) -> None:
         if self._prepared:

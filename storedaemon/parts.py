@@ -36,6 +36,7 @@ from storedaemon.config import Config
 from storedaemon.guix_program import find_guix, guix_environment
 from storedaemon.helpers import Helpers
 from storedaemon.homes import UserDirectories
+from storedaemon.peers import Peers
 from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.settings import build_settings
@@ -163,5 +164,6 @@ async def assemble(
             layout.profiles, enforce=os.geteuid() == 0 and bool(config.build_users_group)
         ),
         authenticator=authenticator,
+        peers=Peers(config.trusted_users, os.geteuid()),
         sessions=sessions,
     )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import trio
 
 from builder.options import Client
+from store.tally import CacheStatistics, Tally
 
 _UCRED = struct.Struct("3i")
 # Long enough that a busy user costs no look-ups, short enough that a user who
@@ -97,6 +98,7 @@ class Peers:
     def __init__(self, trusted_users: Collection[str], own_uid: int) -> None:
         self._trusted = frozenset(trusted_users)
         self._own_uid = own_uid
+        self._tally = Tally()
         self._known: OrderedDict[tuple[int, int], tuple[float, Identity]] = OrderedDict()
 
     async def identify(self, sock: socket.socket, session: int) -> Client:
@@ -108,9 +110,15 @@ class Peers:
         trusted = is_trusted(found.uid, self._own_uid, identity, self._trusted)
         return Client(session, found.pid or None, found.uid, found.gid, identity.name, trusted)
 
+    def statistics(self) -> CacheStatistics:
+        """Return how often a user was known already."""
+        return self._tally.of_entries("users", len(self._known), KEEP_ENTRIES)
+
     async def _identity(self, uid: int, gid: int) -> Identity:
         entry = self._known.get((uid, gid))
-        if entry is not None and entry[0] > trio.current_time():
+        counts = entry is not None and entry[0] > trio.current_time()
+        self._tally.looked_up(found=counts)
+        if entry is not None and counts:
             return entry[1]
         with_groups = any(name.startswith("@") for name in self._trusted)
         identity = await trio.to_thread.run_sync(
@@ -120,4 +128,5 @@ class Peers:
         self._known.move_to_end((uid, gid))
         if len(self._known) > KEEP_ENTRIES:
             self._known.popitem(last=False)
+            self._tally.evictions += 1
         return identity

@@ -26,6 +26,7 @@ from storedaemon.authentication import Authenticator
 from storedaemon.building import Building
 from storedaemon.config import Config
 from storedaemon.homes import UserDirectories
+from storedaemon.peers import Peers
 from storedaemon.session import Session
 
 
@@ -56,6 +57,7 @@ class Services:
         scheduler: Its way in.
         homes: Makes users' profile directories.
         authenticator: Signs and verifies.
+        peers: Knows who connects.
         sessions: Those that are connected, by number, the oldest first.
     """
 
@@ -81,4 +83,5 @@ class Services:
     scheduler: Scheduler
     homes: UserDirectories
     authenticator: Authenticator
+    peers: Peers
     sessions: Mapping[int, Session]

@@ -22,6 +22,7 @@ from reaper.monitor import ProcessMonitor
 from store.database import StoreDatabase
 from store.derivation_checks import DerivationChecker
 from store.paths import StoreDirectory
+from store.tally import CacheStatistics
 
 IDLE_QUERIES = 4
 """Programs that only answer questions, kept for as many sets of sources."""
@@ -65,6 +66,12 @@ class Substituting:
     substituter: Substituter
     queries: Queries
     residents: tuple[Residents, ...]
+    checker: DerivationChecker
+
+    def caches(self) -> tuple[CacheStatistics, ...]:
+        """Return how what is remembered does."""
+        checked = self.checker.statistics("derivation-hashes-substituted")
+        return self.queries.statistics(), checked
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Substitute until cancelled."""
@@ -89,14 +96,16 @@ def make_substituting(
     askers = Residents(monitor, IDLE_QUERIES)
     fetchers = Residents(monitor, settings.width)
     queries = Queries(directory, askers, settings.for_queries, Answers(trio.current_time))
+    checker = DerivationChecker(directory)
     parts = Parts(
         database=database,
         locks=locks,
         cleaner=cleaner,
         sealer=sealer,
-        checker=DerivationChecker(directory),
+        checker=checker,
         queries=queries,
         downloader=Downloader(fetchers, settings.for_downloads),
         is_present=settings.is_present,
     )
-    return Substituting(Substituter(parts, settings.width), queries, (askers, fetchers))
+    substituter = Substituter(parts, settings.width)
+    return Substituting(substituter, queries, (askers, fetchers), checker)

@@ -8,6 +8,7 @@ nursery, then `Spawner.spawn`.
 import contextlib
 import os
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -185,6 +186,14 @@ class SpawnedProcess:
         self.setup = setup
 
 
+@dataclass(frozen=True, slots=True)
+class SpawnerStatistics:
+    """What the daemon's side knows: containers asked for in all, and those without a reply."""
+
+    requested: int
+    pending: int
+
+
 class Spawner:
     """Has containers started; any number at once.
 
@@ -204,6 +213,10 @@ class Spawner:
     def from_helper(cls, helper: StartedHelper, monitor: ProcessMonitor) -> "Spawner":
         """Make one for a process that `start_spawner` started."""
         return cls(AsyncChannel(helper.socket, CODEC), monitor)
+
+    def statistics(self) -> SpawnerStatistics:
+        """Give counts for status displays."""
+        return SpawnerStatistics(self._next_number, len(self._pending))
 
     def close(self) -> None:
         """Close the channel, which ends the spawner and `run`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from builder.substitution.offers import Offer, Sources
 from store.paths import StorePath
+from store.tally import CacheStatistics, Tally
 
 OFFER_SECONDS = 60.0
 """How long an offer counts; ``guix substitute`` itself remembers for hours."""
@@ -26,10 +27,15 @@ class Answers:
     def __init__(self, clock: Callable[[], float], limit: int = MAX_ANSWERS) -> None:
         self._clock = clock
         self._limit = limit
+        self._tally = Tally()
         self._entries: OrderedDict[_Key, tuple[float, Offer | None]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def statistics(self) -> CacheStatistics:
+        """Return how this does as a cache."""
+        return self._tally.of_entries("substitutes", len(self._entries), self._limit)
 
     def known(self, sources: Sources, paths: Iterable[StorePath]) -> dict[StorePath, Offer | None]:
         """Return what still counts of some items."""
@@ -37,7 +43,9 @@ class Answers:
         found: dict[StorePath, Offer | None] = {}
         for path in paths:
             entry = self._entries.get((sources, path))
-            if entry is not None and now < entry[0]:
+            counts = entry is not None and now < entry[0]
+            self._tally.looked_up(found=counts)
+            if entry is not None and counts:
                 found[path] = entry[1]
         return found
 
@@ -53,6 +61,7 @@ class Answers:
             self._entries.move_to_end((sources, path))
         while len(self._entries) > self._limit:
             self._entries.popitem(last=False)
+            self._tally.evictions += 1
 
     def forget(self, path: StorePath) -> None:
         """Forget an item that turned out not to be had, wherever it was looked for."""

@@ -22,6 +22,7 @@ from builder.substitution.protocol import LineSplitter, OfferReader, info_reques
 from builder.substitution.resident import Resident, Residents
 from store.errors import StoreError
 from store.paths import StoreDirectory, StorePath
+from store.tally import CacheStatistics
 
 log = structlog.get_logger("substitution")
 
@@ -105,6 +106,10 @@ class Queries:
         if unknown:
             offers |= await self._wait(_Asker(unknown, listen), sources)
         return offers
+
+    def statistics(self) -> CacheStatistics:
+        """Return how often an answer was known already."""
+        return self._answers.statistics()
 
     def forget(self, path: StorePath) -> None:
         """Forget what is known of an item that turned out not to be had."""

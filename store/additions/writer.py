@@ -56,6 +56,7 @@ class StoreWriter:
         self._links = links
         self._index = index
         self._checker = DerivationChecker(self._directory)
+        self.derivation_hashes = partial(self._checker.statistics, "derivation-hashes-added")
 
     @classmethod
     @asynccontextmanager

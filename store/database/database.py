@@ -25,6 +25,7 @@ from store.filelocks import LockMode
 from store.hashes import Digest
 from store.layout import Layout
 from store.paths import StorePath
+from store.tally import CacheStatistics
 
 # Beyond so many rows a change takes longer than a trip to a thread.
 _BIG_CHANGE_ROWS = 64
@@ -72,6 +73,10 @@ class StoreDatabase(DatabaseReads):
     def statistics(self) -> WriterStatistics:
         """Tell how writing goes."""
         return self._writer.statistics()
+
+    def caches(self) -> tuple[CacheStatistics, ...]:
+        """Tell how SQLite's caches do, of the connection for look-ups."""
+        return self._connections.caches()
 
     async def register(self, items: Sequence[NewItem]) -> None:
         """Make items valid, all or none; of those that are, renew hash and size.

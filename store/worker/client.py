@@ -11,6 +11,7 @@ points: `StoreWorkers.run` as a task, then its other coroutines.
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -85,6 +86,15 @@ class _Waiter:
         self.worker: _Worker | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class WorkersStatistics:
+    """A look at the workers: how many there are, are busy, and are waited for."""
+
+    count: int
+    busy: int
+    waiting: int
+
+
 class StoreWorkers:
     """Has work done by store workers.
 
@@ -114,6 +124,13 @@ class StoreWorkers:
             for worker in self._workers:
                 nursery.start_soon(self._receive, worker)
             task_status.started()
+
+    def statistics(self) -> WorkersStatistics:
+        """Give counts for status displays."""
+        busy = len(self._workers) - len(self._idle)
+        return WorkersStatistics(
+            len(self._workers), busy, len(self._waiters) + len(self._background_waiters)
+        )
 
     def close(self) -> None:
         """Close all channels: workers end when they have done what they do."""

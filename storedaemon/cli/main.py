@@ -32,6 +32,7 @@ _MODULES = {
     "content-sources": "storedaemon.cli.content_sources",
     "attempts": _HISTORY,
     "flaky": _HISTORY,
+    "stats": "storedaemon.cli.statistics",
     "export": _EXPORTS,
     "import": _EXPORTS,
     "import-key": _KEYS,

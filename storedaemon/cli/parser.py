@@ -308,6 +308,7 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "substitutes": ("show which items can be downloaded", _substitutes),
     "log": ("print the log of a build", _log),
     "ps": ("show what is being built, and what waits", _nothing),
+    "stats": ("show how the daemon and its caches do", _nothing),
     "cancel": ("end a build for all who want it", _cancel),
     "gc": ("delete items that nothing keeps", _gc),
     "roots": ("list what keeps items, or tell why some are kept", _roots),

@@ -41,6 +41,7 @@ from storedaemon.wire.native.records import (
     parse_offer,
     parse_path_info,
 )
+from storedaemon.wire.native.statistics import Statistics, parse_statistics
 
 _DEFAULT_WISHES = BuildWishes()
 _ALL_GARBAGE = GarbageWishes()
@@ -90,6 +91,10 @@ class Client:
         """Return a look at each content source of the daemon."""
         reply = await self._call("content-sources")
         return [parse_source(each) for each in reply["sources"]]
+
+    async def statistics(self) -> Statistics:
+        """Ask how the daemon's parts and caches do."""
+        return parse_statistics(await self._call("stats"))
 
     async def ping(self) -> None:
         """Ask for nothing, and wait for the answer."""

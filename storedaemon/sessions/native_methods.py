@@ -19,6 +19,7 @@ from storedaemon.operations import (
     maintenance,
     queries,
     roots,
+    statistics,
 )
 from storedaemon.operations.paths import entry
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
@@ -33,6 +34,7 @@ from storedaemon.wire.native import records
 from storedaemon.wire.native.attempts import attempt_map, flaky_map
 from storedaemon.wire.native.content_sources import source_map
 from storedaemon.wire.native.faults import RequestError
+from storedaemon.wire.native.statistics import statistics_map
 
 _MODES: Mapping[str, BuildMode] = {mode.name.lower(): mode for mode in BuildMode}
 
@@ -165,6 +167,10 @@ async def _ps(call: Call) -> Result:
     return {"goals": [records.goal_map(goal) for goal in goals]}
 
 
+async def _stats(call: Call) -> Result:
+    return statistics_map(await statistics.statistics(call.services, call.session))
+
+
 async def _cancel_build(call: Call) -> Result:
     path = call.params.text("path")
     return {"cancelled": await builds.cancel_build(call.services, call.session, path)}
@@ -232,6 +238,7 @@ METHODS: Mapping[str, Method] = {
     "cancel-build": Method(_cancel_build),
     "log": Method(_log),
     "ps": Method(_ps, at_once=True),
+    "stats": Method(_stats),
 }
 """Every method, by its name in requests."""
 
