@@ -19,6 +19,7 @@ from builder.machine import MachineReader
 from builder.obstacles import AdmissionSettings, obstacle
 from builder.retries.policy import Quiet, limit
 from builder.slots import Slot, Slots
+from builder.waiting import running_builds, slot_holders
 
 SETTLING = 30.0
 """Seconds after which a build that is not measured is taken to have the memory it needs."""
@@ -72,19 +73,19 @@ class Admission:
 
     async def _slot(self, job: Job) -> Slot:
         most = limit(job.quiet, self.slots.capacity)
-        slot = self.slots.acquire_nowait(most)
+        slot = self.slots.acquire_nowait(job.claim, most)
         if slot is None:
             self._explain(job)
             slot = await self._wait_for_slot(job, most)
         return slot
 
     def _explain(self, job: Job) -> None:
-        taken = self.slots.statistics().taken
+        reason, holders = running_builds(self.slots.holders)
         if job.quiet is Quiet.USUAL:
-            job.wait(JobState.WAITING_FOR_SLOT, "build slot", f"{taken} builds are running")
+            job.wait(JobState.WAITING_FOR_SLOT, "build slot", reason, holders)
         else:
             wish = "to be alone" if job.quiet is Quiet.ALONE else "half the slots to be free"
-            job.wait(JobState.WAITING_FOR_QUIET, wish, f"{taken} builds are running")
+            job.wait(JobState.WAITING_FOR_QUIET, wish, reason, holders)
 
     async def _wait_for_slot(self, job: Job, most: int | None) -> Slot:
         """Wait for a slot; where quiet is wished for, a quiet machine will do as well."""
@@ -92,10 +93,10 @@ class Admission:
         patience = trio.current_time() + retries.patience
         while most is not None and trio.current_time() < patience:
             with trio.move_on_after(_LOOK_AGAIN):
-                return await self.slots.acquire(job.asker, most)
+                return await self.slots.acquire(job.claim, most)
             if retries.is_quiet(self._machine.state()):
                 most = None
-        return await self.slots.acquire(job.asker, most, 0 if most else float("inf"))
+        return await self.slots.acquire(job.claim, most, 0 if most else float("inf"))
 
     async def _wait_for_machine(self, job: Job) -> None:
         while self._running:
@@ -104,7 +105,8 @@ class Admission:
             )
             if found is None:
                 return
-            job.wait(JobState.WAITING_FOR_RESOURCES, found.what, found.holder)
+            holders = slot_holders(s for s in self.slots.holders if s.claim is not job.claim)
+            job.wait(JobState.WAITING_FOR_RESOURCES, found.what, found.holder, holders)
             self._changed = trio.Event()
             with trio.move_on_after(_LOOK_AGAIN):
                 await self._changed.wait()

@@ -8,7 +8,7 @@ terminal would, but where others follow too the slow one loses output instead.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -29,6 +29,7 @@ LogEvent = BuildLog | SubstituterOutput | SubstituteProgress
 """What there can be any amount of."""
 
 _PROGRESS_SIZE = 128
+_TAIL_SIZE = 240
 
 
 def _size(event: BuildEvent) -> int:
@@ -111,10 +112,22 @@ class EventQueue:
 
 
 class Audience:
-    """The queues of the requests that follow one build."""
+    """The queues of the requests that follow one build.
+
+    Attributes:
+        observer: Called with each event of the build's course; it must not wait.
+    """
 
     def __init__(self) -> None:
         self._queues: list[EventQueue] = []
+        self._tail = b""
+        self.observer: Callable[[BuildEvent], None] | None = None
+
+    @property
+    def last_line(self) -> str:
+        """The last line that the builder printed, or the end of it, as it came."""
+        lines = self._tail.rstrip(b"\r\n").replace(b"\r", b"\n").rpartition(b"\n")
+        return lines[2].decode("utf-8", "replace")
 
     def __iter__(self) -> Iterator[EventQueue]:
         return iter(self._queues)
@@ -131,9 +144,14 @@ class Audience:
         """Tell all about the course of the build."""
         for queue in self._queues:
             queue.put(event)
+        if self.observer is not None:
+            self.observer(event)
 
     async def tell_log(self, event: LogEvent) -> None:
         """Tell all what the builder printed; waits only for a sole follower."""
+        if isinstance(event, BuildLog):
+            # What is short may be the middle of a line.
+            self._tail = (self._tail + event.data)[-_TAIL_SIZE:]
         if len(self._queues) == 1:
             await self._queues[0].wait_for_room()
         for queue in self._queues:

@@ -8,6 +8,7 @@ its own form: trace lines for Guix clients, CBOR maps for native ones.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from builder.waiting import Holder, clock
 from store.paths import StorePath
 
 
@@ -60,11 +61,43 @@ class GoalPlanned:
 
 @dataclass(frozen=True, slots=True)
 class GoalWaiting:
-    """A goal cannot go on yet: which of slot, lock, user or inputs it waits for, held by whom."""
+    """A goal cannot go on yet.
+
+    Attributes:
+        drv: The derivation or item.
+        what: What it waits for: slot, lock, machine, memory, …
+        holder: Why it does not have it, or who has it, for people.
+        holders: Who has it, as far as that is known.
+        since: Since when it waits, in seconds since 1970.
+    """
 
     drv: StorePath
     what: str
     holder: str
+    holders: tuple[Holder, ...] = ()
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GoalShared:
+    """A goal that somebody else wanted before, and that is therefore made once for both.
+
+    `state` is what it does at the moment, `by` who wanted it first, and since when.
+    """
+
+    drv: StorePath
+    state: str
+    by: Holder
+
+    @property
+    def text(self) -> str:
+        """Say it in a line."""
+        whom = f" for user {self.by.user}" if self.by.user else ""
+        process = f" (pid {self.by.pid})" if self.by.pid else ""
+        since = f" since {clock(self.by.since)}" if self.by.since else ""
+        building = self.state in {"building", "preparing"}
+        doing = "being built" if building else self.state
+        return f"`{self.drv}' is already {doing}{whom}{process}{since}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +289,7 @@ BuildEvent = (
     Message
     | GoalPlanned
     | GoalWaiting
+    | GoalShared
     | BuildStarted
     | BuildLog
     | OutputConfirmed

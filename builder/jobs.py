@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Jobs: a derivation being realised, or an item being downloaded, for all requests that want it."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,14 +11,21 @@ import trio
 
 from builder.audience import Audience, EventQueue
 from builder.errors import BuildError
-from builder.events import BuildEvent, BuildStarted, GoalWaiting, SubstituteStarted
+from builder.events import (
+    BuildEvent,
+    BuildStarted,
+    GoalShared,
+    GoalWaiting,
+    SubstituteStarted,
+)
 from builder.machine import MachineState
 from builder.memory.meters import Meter
 from builder.options import BuildMode, BuildOptions, Client
 from builder.retries.policy import Quiet
-from builder.slots import Slot
+from builder.slots import Asker, Claim, Slot
 from builder.substitution.offers import Offer, Sources
 from builder.usage import Usage
+from builder.waiting import Holder, Wait
 from store.derivations import Derivation
 from store.paths import StorePath, name_of
 
@@ -86,20 +94,26 @@ class AnyJob:
 
     `options` are those of the request that came first. `error` is None until the
     job has failed; `finished` tells whether it ended at all. `since` is on
-    trio's clock, and `started` is what a request is told that comes later.
+    trio's clock and `begun` in seconds since 1970; `started` is what a request is told that
+    comes later, `waits` what it waits for, and `claim` its place in the queues for slots.
     """
 
     key: JobKey
     options: BuildOptions
     since: float
     state: JobState = JobState.WAITING_FOR_SLOT
-    waits_for: str = ""
+    waits: Wait | None = None
     error: BuildError | None = None
     finished: bool = False
     cancelled: bool = False
     followers: list[Follower] = field(default_factory=list)
     audience: Audience = field(default_factory=Audience)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    claim: Claim = field(default_factory=Claim)
+    begun: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self.claim.goal = self.key.path
 
     @property
     def path(self) -> StorePath:
@@ -107,39 +121,58 @@ class AnyJob:
         return self.key.path
 
     @property
+    def kind(self) -> str:
+        """What is done: a word for people and programs."""
+        return self.key.mode.name.lower()
+
+    @property
     def opening(self) -> BuildEvent | None:
         """What has to be told to whoever follows the job from now on."""
         return None
 
-    @property
-    def asker(self) -> int:
-        """Whose turn it takes in the queue for slots: the session of the first who wants it."""
-        return self.followers[0].client.session if self.followers else 0
-
     def follow(self, follower: Follower) -> None:
         """Let one more request want this; it is told what it missed."""
+        if self.followers:
+            follower.queue.put(self._shared())
         self.followers.append(follower)
+        self.claim.add(_asker(follower))
+        self.claim.user = self.claim.user or follower.client.user
         self.audience.add(follower.queue)
         if (opening := self.opening) is not None:
             follower.queue.put(opening)
+        if self.waits is not None:
+            follower.queue.put(GoalWaiting(self.path, *self.waits.told))
+
+    def _shared(self) -> GoalShared:
+        client = self.followers[0].client
+        holder = Holder(self.path, client.user, client.pid or 0, since=self.begun)
+        return GoalShared(self.path, self.state.value, holder)
 
     def leave(self, follower: Follower) -> None:
         """Let a request want this no longer; the last one to leave ends the job."""
         self.followers.remove(follower)
+        self.claim.remove(_asker(follower))
+        self.claim.user = self.followers[0].client.user if self.followers else ""
         self.audience.remove(follower.queue)
         if not self.followers:
             self.scope.cancel()
 
-    def wait(self, state: JobState, what: str, holder: str) -> None:
-        """Note, and tell, what the job waits for."""
+    def wait(
+        self, state: JobState, what: str, reason: str, holders: tuple[Holder, ...] = ()
+    ) -> None:
+        """Note, and tell, what the job waits for, and who has it as far as that is known."""
         self.state = state
-        self.waits_for = f"{what}: {holder}" if holder else what
-        self.audience.tell(GoalWaiting(self.path, what, holder))
+        before = self.waits
+        if before and (before.what, before.reason) == (what, reason):
+            return
+        since = before.since if before and before.what == what else time.time()
+        self.waits = Wait(what, reason, holders, since)
+        self.audience.tell(GoalWaiting(self.path, *self.waits.told))
 
     def proceed(self, state: JobState) -> None:
         """Note that the job goes on."""
         self.state = state
-        self.waits_for = ""
+        self.waits = None
 
 
 @dataclass(slots=True, eq=False)
@@ -189,9 +222,19 @@ class Download(AnyJob):
         return self.key.sources
 
     @property
+    def kind(self) -> str:
+        """What is done, whatever for."""
+        return "substitute"
+
+    @property
     def opening(self) -> BuildEvent | None:
         """What is being downloaded."""
         return self.started
+
+
+def _asker(follower: Follower) -> Asker:
+    # Those of whom nothing is known share one user's part.
+    return Asker(follower.client.uid, follower.client.session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +251,9 @@ class JobView:
     clients: tuple[Client, ...]
     attempt: int = 1
     quiet: str = Quiet.USUAL.word
+    priority: int = 0
+    last_line: str = ""
+    holders: tuple[Holder, ...] = ()
 
     @property
     def offloaded(self) -> bool:
@@ -220,13 +266,16 @@ def view(job: AnyJob, now: float) -> JobView:
     started = job.started if isinstance(job, Job) else None
     return JobView(
         path=job.path,
-        mode="substitute" if isinstance(job, Download) else job.key.mode.name.lower(),
+        mode=job.kind,
         state=job.state.value,
-        waits_for=job.waits_for,
+        waits_for=job.waits.text if job.waits else "",
         age=now - job.since,
         pid=started.pid if started else None,
         log_file=started.log_file if started else "",
         clients=tuple(follower.client for follower in job.followers),
         attempt=job.attempt if isinstance(job, Job) else 1,
         quiet=(job.quiet if isinstance(job, Job) else Quiet.USUAL).word,
+        priority=job.claim.priority,
+        last_line=job.audience.last_line,
+        holders=job.waits.holders if job.waits else (),
     )

@@ -139,7 +139,21 @@ class LogFile:
         self._synced = True
         self._note = note
         self._busy = trio.Lock()
+        self._grown = trio.lowlevel.ParkingLot()
         self._error: OSError | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is complete."""
+        return self._fd < 0
+
+    async def beyond(self, size: int) -> None:
+        """Wait until there is more than `size` bytes of output, or the file is complete.
+
+        What there is can be read from the file after `sync`.
+        """
+        while self.size <= size and not self.closed:
+            await self._grown.park()
 
     async def write(self, data: bytes) -> None:
         """Add what the builder printed.
@@ -150,6 +164,7 @@ class LogFile:
         self._refuse_after_error()
         self.size += len(data)
         self._gathered += data
+        self._grown.unpark_all()
         if self._synced and data:
             self._synced = False
             self._note(self)
@@ -185,6 +200,7 @@ class LogFile:
                     await trio.to_thread.run_sync(self._finish, data)
                 else:
                     self._finish(data)
+                self._grown.unpark_all()
         self._refuse_after_error()
 
     def _refuse_after_error(self) -> None:
@@ -222,6 +238,7 @@ class LogFiles:
         self._logs = logs
         self._compression = compression
         self._unsynced: set[LogFile] = set()
+        self._open: dict[str, LogFile] = {}
         self._written = trio.Event()
 
     async def run(self) -> None:
@@ -247,7 +264,14 @@ class LogFiles:
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
             fd = os.open(path, flags, 0o644)
-        return LogFile(path, fd, self._compression, self._note)
+        self._open = {name: log for name, log in self._open.items() if not log.closed}
+        log = self._open[path] = LogFile(path, fd, self._compression, self._note)
+        return log
+
+    def being_written(self, path: str) -> LogFile | None:
+        """Return the log that is being written to a path, if one is."""
+        log = self._open.get(path)
+        return None if log is None or log.closed else log
 
     def _note(self, log: LogFile) -> None:
         self._unsynced.add(log)

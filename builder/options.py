@@ -58,7 +58,10 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who asks. `uid` and `gid` are None where the peer is not known, as over TCP."""
+    """Who asks. `uid` and `gid` are None where the peer is not known, as over TCP.
+
+    `detached` is true where nobody is connected: a build that goes on by itself.
+    """
 
     session: int
     pid: int | None
@@ -66,6 +69,7 @@ class Client:
     gid: int | None
     user: str
     trusted: bool
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ is taken as it is.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from builder.admission import Admission
 from builder.build import Builder
 from builder.errors import BuildError
 from builder.events import FailureKind
 from builder.jobs import Job, JobState
+from builder.locked import LockWatch
 from builder.offload.builder import RemoteBuilder
 from builder.offload.dispatch import Dispatcher, Turn, must_be_local
 from builder.offload.protocol import Answer
@@ -69,6 +71,7 @@ class Realiser:
         self._remote = remote
         self._machine = Machine(settings.system, os.uname().machine)
         self._asked: list[int] = []
+        self._holders = LockWatch()
         self._admission = admission
         self._resize()
 
@@ -144,7 +147,8 @@ class Realiser:
             if isinstance(answer, Answer):
                 return answer
             turn.leave()
-            await self._remote.build(job, missing, answer)
+            with self._holders.holding(job, job.derivation.output_paths):
+                await self._remote.build(job, missing, answer)
             return Answer.ACCEPT
 
     def _missing(self, job: Job) -> list[StorePath]:
@@ -166,12 +170,15 @@ class Realiser:
             if held is None:
                 return False
             held.delete_on_release()
-            await self._make(job)
+            with self._holders.holding(job, job.derivation.output_paths):
+                await self._make(job)
             return True
 
     async def _wait_for_locks(self, job: Job) -> None:
-        job.wait(JobState.WAITING_FOR_LOCK, "lock", "another process builds the same outputs")
-        async with self._locks.hold(job.derivation.output_paths):
+        outputs = job.derivation.output_paths
+        unknown = "another process builds the same outputs"
+        acquire = partial(self._locks.acquire, outputs)
+        async with await self._holders.awaited(job, outputs, unknown, acquire):
             job.proceed(JobState.WAITING_FOR_SLOT)
 
     async def _make(self, job: Job) -> None:

@@ -44,6 +44,11 @@ class Request:
     _only_considers: bool = False
 
     @property
+    def jobs(self) -> frozenset[AnyJob]:
+        """The jobs that it wants at the moment."""
+        return frozenset(self._jobs)
+
+    @property
     def targets(self) -> tuple[StorePath, ...]:
         """The items asked for; none before the plan is made."""
         return self._plan.targets if self._plan else ()

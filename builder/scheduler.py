@@ -7,9 +7,11 @@ when nobody wants them any more; what fails is told to all who want it, and
 touches nobody else.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -18,12 +20,14 @@ import trio
 from builder.errors import BuildError, RemoteBuildError
 from builder.events import BuildEvent, BuildFailed, FailureKind, SubstituteFailed, SubstituterOutput
 from builder.graph import Node, Stage, turn
+from builder.impatience import Impatience
 from builder.jobs import AnyJob, Download, Job, JobKey, JobView, view
 from builder.options import BuildMode, BuildOptions, Client
 from builder.planner import Planner
 from builder.request_plan import Ask, Intact, Obtain, Plan, Roots, Target, parse_target
 from builder.requests import Request
 from builder.substitution.offers import Offer, Sources
+from builder.watching import CourseEvent, GoalBegun, GoalEnded, Watchers
 from locker.errors import HelperError
 from store.derivations import Derivation
 from store.errors import StoreError
@@ -121,12 +125,14 @@ class Scheduler:
         self._lookup = lookup
         self._jobs: dict[JobKey, AnyJob] = {}
         self._requests: set[Request] = set()
+        self.watchers = Watchers()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run jobs until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(Impatience(self._requests).run)
             task_status.started()
             await trio.sleep_forever()
 
@@ -220,6 +226,10 @@ class Scheduler:
             job.scope.cancel()
         return bool(jobs)
 
+    def jobs_of(self, path: StorePath) -> list[AnyJob]:
+        """Return the jobs of a derivation or item."""
+        return [job for job in self._jobs.values() if job.path == path]
+
     def in_use(self) -> set[StorePath]:
         """Return what jobs make, and what they make it from, as far as a derivation names it."""
         paths: set[StorePath] = set()
@@ -306,14 +316,20 @@ class Scheduler:
         job.follow(request)
         return job
 
+    def _watch(self, job: AnyJob, event: CourseEvent) -> None:
+        clients = (follower.client for follower in job.followers)
+        self.watchers.tell(event, time.time(), clients)
+
     def _new_job(self, key: JobKey, request: Request, node: Node) -> AnyJob:
         assert self._nursery is not None, "the scheduler runs before anyone asks"
         job = _job_for(key, request.options, node)
         self._jobs[key] = job
+        job.audience.observer = partial(self._watch, job)
         self._nursery.start_soon(self._run, job)
         return job
 
     async def _run(self, job: AnyJob) -> None:
+        self._watch(job, GoalBegun(job.path, job.kind))
         job.error = BuildError(f"build of `{job.path}' was cancelled", FailureKind.CANCELLED)
         try:
             with job.scope:
@@ -325,6 +341,8 @@ class Scheduler:
         job.finished = True
         if job.error is not None:
             job.audience.tell(_failure(job, job.error))
+        outcome = "done" if job.error is None else job.error.kind.value
+        self._watch(job, GoalEnded(job.path, outcome, trio.current_time() - job.since))
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
         for follower in tuple(job.followers):

@@ -1,19 +1,84 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build slots, shared out fairly among those who ask.
+"""Build slots, shared out fairly among the users who ask.
 
-Askers are served in turn, however many goals each of them has: one client with
-ten thousand derivations does not delay another's single one. No task polls; a
-waiter is woken exactly when a slot is its own.
+The next free slot is for the user who has the fewest, and among those for whoever
+had no turn for longest; then for one of that user's sessions in turn. So a user with
+ten thousand derivations, or a hundred sessions, does not delay another's single one.
+Priorities say which of one user's goals comes first, and nothing about others'. No
+task polls; a waiter is woken exactly when a slot is its own.
 
 A build may want company no larger than some number. While it waits for that, the
 others go on; once its patience is over, none is started before it.
+
+Entry points: `Claim`, `Slots`.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Hashable
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
+
+
+class Asker(NamedTuple):
+    """Who asks for a slot: a user, in one of its sessions."""
+
+    user: Hashable
+    session: Hashable = 0
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """What is wanted a slot for, and by whom; whoever's turn comes first brings it one.
+
+    Askers and priority may change while it waits.
+
+    Attributes:
+        goal: What it is for, for those who ask who has the slots.
+        askers: Those who want it; the first is charged where nobody had to wait.
+        user: The name of the first of them, for people.
+    """
+
+    goal: str = ""
+    askers: list[Asker] = field(default_factory=list)
+    user: str = ""
+    _priority: int = 0
+    _waiter: "_Waiter | None" = None
+
+    @property
+    def priority(self) -> int:
+        """Which comes first of one user's claims: those with more."""
+        return self._priority
+
+    def set_priority(self, priority: int) -> None:
+        """Change the priority, in the queue too."""
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.slots.dequeue(waiter)
+        self._priority = priority
+        if waiter is not None:
+            waiter.slots.enqueue(waiter)
+
+    def add(self, asker: Asker) -> None:
+        """Let one more want it."""
+        self.askers.append(asker)
+        if self._waiter is not None:
+            self._waiter.slots.enqueue(self._waiter)
+
+    def remove(self, asker: Asker) -> None:
+        """Let somebody want it no longer."""
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.slots.dequeue(waiter)
+        self.askers.remove(asker)
+        if waiter is not None:
+            waiter.slots.enqueue(waiter)
+
+    def wait_with(self, waiter: "_Waiter | None") -> None:
+        """Note what stands in the queues for it; for `Slots`."""
+        self._waiter = waiter
 
 
 @dataclass(slots=True, eq=False)
@@ -21,19 +86,62 @@ class Slot:
     """A slot that is taken; give it back with `Slots.release`.
 
     Attributes:
+        claim: What has it.
+        user: Whose share it is of.
         limit: How many slots may be taken while this one is, itself included; None for any.
         beside: The most others that were taken at the same time, so far.
+        since: When it was taken, in seconds since 1970.
     """
 
+    claim: Claim
+    user: Hashable = None
     limit: int | None = None
     beside: int = 0
+    since: float = field(default_factory=time.time)
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
+    slots: "Slots"
+    claim: Claim
     limit: int | None
     granted: trio.Event = field(default_factory=trio.Event)
     slot: Slot | None = None
+
+
+_Line = OrderedDict[_Waiter, None]
+
+
+class _Share:
+    """What one user waits for: by priority, by session, in the order in which it came."""
+
+    def __init__(self) -> None:
+        self.levels: dict[int, OrderedDict[Hashable, _Line]] = {}
+
+    def add(self, session: Hashable, waiter: _Waiter) -> None:
+        level = self.levels.setdefault(waiter.claim.priority, OrderedDict())
+        level.setdefault(session, OrderedDict())[waiter] = None
+
+    def remove(self, session: Hashable, waiter: _Waiter) -> None:
+        priority = waiter.claim.priority
+        level = self.levels.get(priority, OrderedDict())
+        line = level.get(session, OrderedDict())
+        line.pop(waiter, None)
+        if not line:
+            level.pop(session, None)
+        if not level:
+            self.levels.pop(priority, None)
+
+    def in_order(self) -> Iterator[tuple[Hashable, _Waiter]]:
+        for priority in sorted(self.levels, reverse=True):
+            for session, line in self.levels[priority].items():
+                for waiter in line:
+                    yield session, waiter
+
+    def had_turn(self, session: Hashable) -> None:
+        for level in self.levels.values():
+            if session in level:
+                level.move_to_end(session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,72 +154,98 @@ class SlotStatistics:
 
 
 class Slots:
-    """A number of slots, and a queue an asker."""
+    """A number of slots, and a queue for each user."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._taken: set[Slot] = set()
-        self._queues: OrderedDict[Hashable, deque[_Waiter]] = OrderedDict()
-        self._urgent: list[tuple[Hashable, _Waiter]] = []
+        self._taken: OrderedDict[Slot, None] = OrderedDict()
+        self._held: Counter[Hashable] = Counter()
+        self._shares: OrderedDict[Hashable, _Share] = OrderedDict()
+        self._waiters: set[_Waiter] = set()
+        self._urgent: list[_Waiter] = []
 
     @property
     def capacity(self) -> int:
         """How many slots there are now."""
         return self._capacity
 
+    @property
+    def holders(self) -> list[Slot]:
+        """The slots that are taken, the longest taken first."""
+        return list(self._taken)
+
     def resize(self, capacity: int) -> None:
         """Change the number of slots; those taken beyond it are not taken back."""
         self._capacity = capacity
         self._grant()
 
-    def acquire_nowait(self, limit: int | None = None) -> Slot | None:
+    def acquire_nowait(self, claim: Claim, limit: int | None = None) -> Slot | None:
         """Take a slot if one is free and nobody waits; return it, or None."""
-        if self._queues or not self._has_room(limit):
+        if self._waiters or not self._has_room(limit):
             return None
-        return self._take(limit)
+        return self._take(claim, claim.askers[0].user if claim.askers else None, limit)
 
     async def acquire(
-        self, asker: Hashable, limit: int | None = None, patience: float = float("inf")
+        self, claim: Claim, limit: int | None = None, patience: float = float("inf")
     ) -> Slot:
-        """Wait for a slot in the queue of `asker`.
+        """Wait for a slot in the queues of all who want it.
 
         Always a checkpoint; a cancelled wait takes no slot.
 
         Args:
-            asker: Whose turn it takes.
+            claim: What it is for; it waits for no other slot meanwhile.
             limit: How many slots may be taken at the same time, itself included.
             patience: Seconds after which no other slot is given out before this one.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        slot = self.acquire_nowait(limit)
+        slot = self.acquire_nowait(claim, limit)
         if slot is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return slot
-        waiter = _Waiter(limit)
-        self._queues.setdefault(asker, deque()).append(waiter)
+        waiter = _Waiter(self, claim, limit)
+        self._waiters.add(waiter)
+        claim.wait_with(waiter)
+        self.enqueue(waiter)
         # A resize may have left slots free that only a waiter makes visible.
         self._grant()
         try:
             with trio.move_on_after(patience):
                 await waiter.granted.wait()
             if waiter.slot is None:
-                self._urgent.append((asker, waiter))
+                self._urgent.append(waiter)
                 await waiter.granted.wait()
         except trio.Cancelled:
-            self._withdraw(asker, waiter)
+            self._withdraw(waiter)
             raise
         assert waiter.slot is not None
         return waiter.slot
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back; the next asker in turn has it at once."""
-        self._taken.remove(slot)
+        """Give a slot back; the next in turn has it at once."""
+        del self._taken[slot]
+        self._held[slot.user] -= 1
+        if not self._held[slot.user]:
+            del self._held[slot.user]
         self._grant()
 
     def statistics(self) -> SlotStatistics:
         """Return how the slots stand."""
-        waiting = sum(len(queue) for queue in self._queues.values())
-        return SlotStatistics(self._capacity, len(self._taken), waiting)
+        return SlotStatistics(self._capacity, len(self._taken), len(self._waiters))
+
+    def enqueue(self, waiter: _Waiter) -> None:
+        """Have a waiter stand in the queues of all its askers; for `Claim`."""
+        for user, session in waiter.claim.askers:
+            self._shares.setdefault(user, _Share()).add(session, waiter)
+
+    def dequeue(self, waiter: _Waiter) -> None:
+        """Take a waiter out of all queues; for `Claim`."""
+        for user, session in waiter.claim.askers:
+            share = self._shares.get(user)
+            if share is None:
+                continue
+            share.remove(session, waiter)
+            if not share.levels:
+                del self._shares[user]
 
     def _has_room(self, limit: int | None) -> bool:
         limits = [slot.limit for slot in self._taken if slot.limit is not None]
@@ -119,9 +253,10 @@ class Slots:
             limits.append(limit)
         return len(self._taken) < min([self._capacity, *limits])
 
-    def _take(self, limit: int | None) -> Slot:
-        slot = Slot(limit)
-        self._taken.add(slot)
+    def _take(self, claim: Claim, user: Hashable, limit: int | None) -> Slot:
+        slot = Slot(claim, user, limit)
+        self._taken[slot] = None
+        self._held[user] += 1
         beside = len(self._taken) - 1
         for each in self._taken:
             each.beside = max(each.beside, beside)
@@ -130,36 +265,38 @@ class Slots:
     def _grant(self) -> None:
         while (found := self._next()) is not None:
             asker, waiter = found
-            self._dequeue(asker, waiter)
-            if asker in self._queues:
-                self._queues.move_to_end(asker)
-            waiter.slot = self._take(waiter.limit)
+            self._forget(waiter)
+            if asker.user in self._shares:
+                self._shares.move_to_end(asker.user)
+                self._shares[asker.user].had_turn(asker.session)
+            waiter.slot = self._take(waiter.claim, asker.user, waiter.limit)
             waiter.granted.set()
 
-    def _dequeue(self, asker: Hashable, waiter: _Waiter) -> None:
-        queue = self._queues[asker]
-        queue.remove(waiter)
-        if not queue:
-            del self._queues[asker]
-        if (asker, waiter) in self._urgent:
-            self._urgent.remove((asker, waiter))
-
-    def _next(self) -> tuple[Hashable, _Waiter] | None:
-        """Return whose turn it is: of the first asker the first waiter that has room."""
+    def _next(self) -> tuple[Asker, _Waiter] | None:
+        """Return whose turn it is: the first that has room, of the user who has the fewest."""
         if not self._has_room(None):
             return None
         if self._urgent:
-            return self._urgent[0] if self._has_room(self._urgent[0][1].limit) else None
-        for asker, queue in self._queues.items():
-            for waiter in queue:
+            first = self._urgent[0]
+            asker = first.claim.askers[0] if first.claim.askers else Asker(None)
+            return (asker, first) if self._has_room(first.limit) else None
+        for user in sorted(self._shares, key=self._held.__getitem__):
+            for session, waiter in self._shares[user].in_order():
                 if waiter.limit is None or self._has_room(waiter.limit):
-                    return asker, waiter
+                    return Asker(user, session), waiter
         return None
 
-    def _withdraw(self, asker: Hashable, waiter: _Waiter) -> None:
+    def _forget(self, waiter: _Waiter) -> None:
+        self.dequeue(waiter)
+        waiter.claim.wait_with(None)
+        self._waiters.discard(waiter)
+        if waiter in self._urgent:
+            self._urgent.remove(waiter)
+
+    def _withdraw(self, waiter: _Waiter) -> None:
         if waiter.slot is not None:
             self.release(waiter.slot)
             return
-        self._dequeue(asker, waiter)
+        self._forget(waiter)
         # It may have been the one before which no other was to start.
         self._grant()

@@ -59,10 +59,10 @@ class Turn:
     async def take(self) -> None:
         """Wait for the head of the line."""
         turns = self._line.turns
-        self._slot = turns.acquire_nowait()
+        self._slot = turns.acquire_nowait(self._job.claim)
         if self._slot is None:
             self._wait("others are offered before")
-            self._slot = await turns.acquire(self._job.asker)
+            self._slot = await turns.acquire(self._job.claim)
 
     def leave(self) -> None:
         """Let the next one be offered."""

@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -25,6 +26,7 @@ from builder.events import (
     SubstituteSucceeded,
 )
 from builder.jobs import Download, JobState
+from builder.locked import LockWatch
 from builder.options import BuildMode
 from builder.sealing import Sealer
 from builder.slots import Slots
@@ -32,6 +34,7 @@ from builder.substitution.downloads import Downloader
 from builder.substitution.offers import Offer, Sources
 from builder.substitution.protocol import Fetched, Mismatch
 from builder.substitution.queries import Listen, Queries
+from builder.waiting import running_builds
 from locker.pathlocks import PathLocks
 from store.database import NewItem, StoreDatabase
 from store.derivation_checks import DerivationChecker, read_text
@@ -77,6 +80,7 @@ class Substituter:
     def __init__(self, parts: Parts, width: int) -> None:
         self._parts = parts
         self.slots = Slots(width)
+        self._holders = LockWatch()
 
     def is_present(self) -> bool:
         """Tell whether there is a program to ask."""
@@ -99,17 +103,21 @@ class Substituter:
             BuildError: It cannot be had.
         """
         while not await self._take_turn(job):
-            job.wait(JobState.WAITING_FOR_LOCK, "lock", "another process makes the same item")
-            async with self._parts.locks.hold((job.path,)):
+            unknown = "another process makes the same item"
+            acquire = partial(self._parts.locks.acquire, (job.path,))
+            async with await self._holders.awaited(job, (job.path,), unknown, acquire):
                 job.proceed(JobState.WAITING_FOR_SLOT)
 
     async def _take_turn(self, job: Download) -> bool:
         """As with builds, no slot is held while a lock is waited for, nor the reverse."""
-        slot = self.slots.acquire_nowait()
+        slot = self.slots.acquire_nowait(job.claim)
         if slot is None:
-            taken = self.slots.statistics().taken
-            job.wait(JobState.WAITING_FOR_SLOT, "download slot", f"{taken} downloads are running")
-            slot = await self.slots.acquire(job.asker)
+            job.wait(
+                JobState.WAITING_FOR_SLOT,
+                "download slot",
+                *running_builds(self.slots.holders, "downloads"),
+            )
+            slot = await self.slots.acquire(job.claim)
         try:
             async with self._parts.locks.try_hold((job.path,)) as held:
                 if held is None:

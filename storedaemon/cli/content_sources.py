@@ -10,8 +10,8 @@ import trio
 from store.content_sources.scanner import SourceStatus, State
 from store.units import show_bytes
 from storedaemon.cli.exits import Exit
+from storedaemon.cli.lines import print_json, print_lines
 from storedaemon.cli.progress import printable
-from storedaemon.cli.queries import print_json, print_lines
 from storedaemon.cli.session import connected
 from storedaemon.wire.native.content_sources import source_map
 

@@ -10,7 +10,7 @@ import trio
 
 from store.errors import StoreError
 from storedaemon.cli.exits import Exit
-from storedaemon.cli.queries import print_json, print_lines
+from storedaemon.cli.lines import print_json, print_lines
 from storedaemon.cli.session import connected
 
 _BLOCK = 1 << 18

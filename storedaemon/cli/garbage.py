@@ -14,8 +14,8 @@ from builder.events import Level, Message
 from store.errors import StoreError
 from store.units import show_bytes
 from storedaemon.cli.exits import Exit
+from storedaemon.cli.lines import print_json, print_lines
 from storedaemon.cli.progress import printable
-from storedaemon.cli.queries import print_json, print_lines
 from storedaemon.cli.session import connected
 from storedaemon.client.client import Client
 from storedaemon.client.garbage import (

@@ -10,8 +10,8 @@ import trio
 from builder.retries.policy import TERMS
 from builder.retries.records import Attempt, Flaky
 from storedaemon.cli.exits import Exit
+from storedaemon.cli.lines import print_json, print_lines
 from storedaemon.cli.progress import printable
-from storedaemon.cli.queries import print_json, print_lines
 from storedaemon.cli.session import connected
 from storedaemon.wire.native.attempts import attempt_map, flaky_map
 

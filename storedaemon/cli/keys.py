@@ -13,7 +13,7 @@ from store.errors import StoreError
 from store.signatures import keyring
 from store.signatures.gcrypt import Gcrypt
 from storedaemon.cli.exits import Exit
-from storedaemon.cli.queries import print_json
+from storedaemon.cli.lines import print_json
 from storedaemon.config import COMMAND_LINE, Config, Source, environment_source, make_config
 
 _LONGEST_KEY = 1 << 20

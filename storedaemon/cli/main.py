@@ -19,7 +19,13 @@ _GARBAGE = "storedaemon.cli.garbage"
 _HISTORY = "storedaemon.cli.history"
 _KEYS = "storedaemon.cli.keys"
 _MAINTENANCE = "storedaemon.cli.maintenance"
+_CONTROL = "storedaemon.cli.control"
 _MODULES = {
+    "ps": "storedaemon.cli.watch",
+    "log": _CONTROL,
+    "cancel": _CONTROL,
+    "priority": _CONTROL,
+    "events": _CONTROL,
     "serve": "storedaemon.cli.serve",
     "build": "storedaemon.cli.build",
     "substitutes": "storedaemon.cli.substitutes",

@@ -192,6 +192,44 @@ def _configuration(parser: argparse.ArgumentParser) -> None:
 
 def _log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("item", metavar="ITEM", help="a derivation, or something it made")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on until the build ends, if it is running"
+    )
+    parser.add_argument(
+        "--attempt", type=_number, metavar="N", help="the log of that attempt, not of the last"
+    )
+
+
+def _ps(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-w", "--watch", action="store_true", help="show it again and again, until interrupted"
+    )
+    parser.add_argument(
+        "--interval", type=_interval, default=1.0, metavar="SECONDS", help="how often (1)"
+    )
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0.05 to 86400")
+    return seconds
+
+
+def _priority(parser: argparse.ArgumentParser) -> None:
+    _cancel(parser)
+    parser.add_argument(
+        "priority", type=_signed, metavar="N", help="from -1000 to 1000; builds begin with 0"
+    )
+
+
+def _signed(text: str) -> int:
+    if not text.removeprefix("-").isdecimal() or len(text) > 5:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from -1000 to 1000")
+    return int(text)
 
 
 def _cancel(parser: argparse.ArgumentParser) -> None:
@@ -307,9 +345,11 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "content-sources": ("show what is known of media with the contents of outputs", _nothing),
     "substitutes": ("show which items can be downloaded", _substitutes),
     "log": ("print the log of a build", _log),
-    "ps": ("show what is being built, and what waits", _nothing),
+    "ps": ("show what is being built, and what waits", _ps),
+    "events": ("print what happens to builds, until interrupted", _nothing),
     "stats": ("show how the daemon and its caches do", _nothing),
     "cancel": ("end a build for all who want it", _cancel),
+    "priority": ("let a build start before others of its user, or after them", _priority),
     "gc": ("delete items that nothing keeps", _gc),
     "roots": ("list what keeps items, or tell why some are kept", _roots),
     "verify": ("compare the store with its database", _verify),

@@ -29,6 +29,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c == "\t" else "" for c in text)
 
 
+def elapsed(seconds: float) -> str:
+    """Write how long something takes."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
 class LineCutter:
     """Cuts a builder's output into lines, across the pieces that it comes in."""
 

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The commands that ask one thing and print the answer."""
 
-import json
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -13,27 +11,17 @@ import trio
 from store.errors import StoreError
 from store.hashes import HashAlgorithm
 from storedaemon.cli.exits import Exit
+from storedaemon.cli.lines import print_json, print_lines
 from storedaemon.cli.session import connected, socket_path
 from storedaemon.client.client import Client
 from storedaemon.client.errors import ConnectionFailedError
 from storedaemon.version import VERSION
-from storedaemon.wire.native.records import Goal, path_info_map
+from storedaemon.wire.native.records import path_info_map
 
 
 def run(options: Namespace) -> int:
     """Run one of the commands; give the exit code."""
     return trio.run(_COMMANDS[options.command], options)
-
-
-def print_json(value: Any) -> None:
-    """Print one JSON value on a line of its own."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines."""
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
 
 
 async def _add(options: Namespace) -> int:
@@ -93,48 +81,6 @@ async def _references(options: Namespace) -> int:
     return Exit.OK
 
 
-async def _log(options: Namespace) -> int:
-    async with connected(options) as client, client.log(options.item) as pieces:
-        async for piece in pieces:
-            sys.stdout.buffer.write(piece)
-    return Exit.OK
-
-
-async def _ps(options: Namespace) -> int:
-    async with connected(options) as client:
-        goals = await client.goals()
-    if options.json:
-        print_json([_goal_json(goal) for goal in goals])
-        return Exit.OK
-    print_lines(line for goal in goals for line in _goal_lines(goal))
-    if not goals:
-        sys.stderr.write("nothing is being built\n")
-    return Exit.OK
-
-
-def _goal_json(goal: Goal) -> Mapping[str, Any]:
-    return {name.replace("_", "-"): getattr(goal, name) for name in goal.__slots__}
-
-
-def _goal_lines(goal: Goal) -> Iterable[str]:
-    what = f"{goal.state} ({goal.waits_for})" if goal.waits_for else goal.state
-    pid = f", pid {goal.pid}" if goal.pid else ""
-    yield goal.drv
-    yield f"  {what} for {goal.age:.0f} s{pid}"
-    for client in goal.clients:
-        yield f"  wanted by {client.get('user') or 'an unknown user'} (pid {client.get('pid')})"
-
-
-async def _cancel(options: Namespace) -> int:
-    async with connected(options) as client:
-        cancelled = await client.cancel_build(options.drv)
-    if options.json:
-        print_json({"cancelled": cancelled})
-    if not cancelled:
-        raise StoreError(f"nothing builds '{options.drv}'")
-    return Exit.OK
-
-
 async def _version(options: Namespace) -> int:
     answer: dict[str, Any] = {"client": f"storedaemon {VERSION}", "daemon": None}
     try:
@@ -176,8 +122,5 @@ _COMMANDS: Mapping[str, Callable[[Namespace], Awaitable[int]]] = {
     "add": _add,
     "path-info": _path_info,
     "references": _references,
-    "log": _log,
-    "ps": _ps,
-    "cancel": _cancel,
     "version": _version,
 }

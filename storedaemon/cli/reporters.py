@@ -18,12 +18,13 @@ from typing import Any, Protocol, TextIO
 from builder import events
 from builder.retries.policy import TERMS
 from store.paths import StorePath
-from storedaemon.cli.progress import Progress, Running, printable, short_name
+from storedaemon.cli.progress import Progress, Running, elapsed, printable, short_name
 from storedaemon.wire.native.events import NAMES, UnknownEvent
 
 Clock = Callable[[], float]
 
 _REDRAW_SECONDS = 0.1
+_WAITING_SHOWN = 3
 
 
 class Reporter(Protocol):
@@ -143,8 +144,8 @@ class LineReporter:
                     f"{look.bad('hash mismatch')} {path}: expected {algorithm} {expected},"
                     f" got {actual}"
                 )
-            case events.Message(text=text) if self._course:
-                return printable(text)
+            case events.GoalShared() | events.Message() if self._course:
+                return printable(event.text)
             case _:
                 return self._describe_download(event)
 
@@ -238,6 +239,9 @@ def status_lines(progress: Progress, now: float, size: tuple[int, int], look: St
     columns, rows = max(size[0], 20), max(size[1], 4)
     shown = list(progress.running.items())[: rows - 2]
     lines = [_running_line(drv, running, now, columns, look) for drv, running in shown]
+    for drv, what in list(progress.waiting.items())[: min(_WAITING_SHOWN, rows - 2 - len(lines))]:
+        text = printable(f"{short_name(drv)} waits for {what}")
+        lines.append(look.faint(text[: columns - 1]))
     totals = progress.totals()
     hidden = len(progress.running) - len(shown)
     if hidden:
@@ -246,14 +250,9 @@ def status_lines(progress: Progress, now: float, size: tuple[int, int], look: St
 
 
 def _running_line(drv: StorePath, running: Running, now: float, columns: int, look: Style) -> str:
-    head = f"{short_name(drv)} {_elapsed(now - running.since)} "[: columns - 1]
+    head = f"{short_name(drv)} {elapsed(now - running.since)} "[: columns - 1]
     last = running.last_lines[-1] if running.last_lines else ""
     return head + look.faint(last[: columns - 1 - len(head)])
-
-
-def _elapsed(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
 class JsonReporter:

@@ -8,7 +8,7 @@ import trio
 
 from store.tally import CacheStatistics
 from storedaemon.cli.exits import Exit
-from storedaemon.cli.queries import print_json, print_lines
+from storedaemon.cli.lines import print_json, print_lines
 from storedaemon.cli.session import connected
 from storedaemon.wire.native.statistics import Statistics, statistics_map
 

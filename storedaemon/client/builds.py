@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A build as its client sees it: events while it goes on, then what came of it; and its log."""
+"""A build as its client sees it: events while it goes on, then what came of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,24 +11,7 @@ from builder.substitution.offers import Offer
 from store.paths import StorePath
 from storedaemon.client.connection import Exchange
 from storedaemon.wire.native.events import UnknownEvent, parse_event
-from storedaemon.wire.native.messages import Chunk, Event
-
-
-class Log:
-    """A build log that is being read: iterate over it for its pieces."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    def __aiter__(self) -> "Log":
-        return self
-
-    async def __anext__(self) -> bytes:
-        while (message := await self._exchange.next()) is not None:
-            if isinstance(message, Chunk):
-                return message.data
-        await self._exchange.result()
-        raise StopAsyncIteration
+from storedaemon.wire.native.messages import Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ Every method raises `DaemonError` where the daemon answers with an error, and
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
 
+from builder.events import BuildEvent
 from builder.retries.records import Attempt, Flaky
 from builder.substitution.offers import Offer
 from store.content_sources.scanner import SourceStatus
@@ -25,14 +26,16 @@ from store.hashes import HashAlgorithm
 from store.info import PathInfo
 from store.paths import StoreDirectory, StorePath
 from storedaemon.client import uploads
-from storedaemon.client.builds import Build, BuildWishes, Log, Outlook
+from storedaemon.client.builds import Build, BuildWishes, Outlook
 from storedaemon.client.connection import Link, open_link
 from storedaemon.client.exports import Export, listed_paths
 from storedaemon.client.garbage import Collection, GarbageWishes, Reason, parse_reason
 from storedaemon.client.maintenance import Optimisation, Verification
+from storedaemon.client.watching import Log, Sightings
 from storedaemon.descriptions import DerivationDescription
 from storedaemon.wire.native.attempts import parse_attempt, parse_flaky
 from storedaemon.wire.native.content_sources import parse_source
+from storedaemon.wire.native.events import UnknownEvent
 from storedaemon.wire.native.messages import Event, ServerHello
 from storedaemon.wire.native.records import (
     Goal,
@@ -267,15 +270,41 @@ class Client:
         return Outlook(tuple(lists["builds"]), offers, tuple(lists["impossible"]))
 
     @contextlib.asynccontextmanager
-    async def log(self, path: str) -> AsyncIterator[Log]:
-        """Read the log of a derivation's last build, in pieces."""
-        async with self._link.exchange("log", {"path": path}) as exchange:
-            yield Log(exchange)
+    async def log(
+        self,
+        path: str,
+        *,
+        follow: bool = False,
+        attempt: int | None = None,
+        listen: Callable[[BuildEvent | UnknownEvent], None] | None = None,
+    ) -> AsyncIterator[Log]:
+        """Read the log of a derivation's last build, in pieces.
+
+        Args:
+            path: The derivation, or what it made.
+            follow: Whether to go on until the build ends, if one is going on.
+            attempt: Which attempt's log; None for the last one's.
+            listen: Called when the build that is followed has to wait.
+        """
+        params = {"path": path, "follow": follow, "attempt": attempt}
+        async with self._link.exchange("log", params) as exchange:
+            yield Log(exchange, listen)
 
     async def goals(self) -> list[Goal]:
         """Ask what the daemon builds, and what waits."""
-        result = await self._call("ps")
-        return [parse_goal(goal) for goal in result["goals"]]
+        lists, _ = await self._lists("ps", {}, ["goals"])
+        return [parse_goal(goal) for goal in lists["goals"]]
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[Sightings]:
+        """Watch all that happens: everybody's builds for those trusted, one's own for others."""
+        async with self._link.exchange("subscribe", {}) as exchange:
+            yield Sightings(exchange)
+
+    async def set_priority(self, drv: str, priority: int) -> bool:
+        """Say how soon a build gets a slot among its user's; says whether there is one."""
+        result = await self._call("set-priority", path=drv, priority=priority)
+        return result["changed"] is True
 
     async def cancel_build(self, drv: str) -> bool:
         """End the build of a derivation for all who want it; says whether there was one."""

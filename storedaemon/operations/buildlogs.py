@@ -10,7 +10,9 @@ from typing import Protocol
 
 import trio
 
-from builder.logfile import GZIP_FORMAT, find_log
+from builder.jobs import Job
+from builder.logfile import GZIP_FORMAT, attempt_log_name, find_log, log_file_name
+from builder.options import LogCompression
 from store.errors import StoreError
 from store.paths import StorePath, is_derivation
 from storedaemon.services import Services
@@ -61,14 +63,15 @@ class LogReader:
     Args:
         name: The log's file.
         fd: The file, opened; closed by `close`.
+        growing: Whether there may be more to read after the end was reached.
     """
 
-    def __init__(self, name: str, fd: int) -> None:
+    def __init__(self, name: str, fd: int, *, growing: bool = False) -> None:
         self._fd = fd
-        self._pieces = _decompress(fd, name)
+        self._pieces = _decompress(fd, name, growing=growing)
 
     async def next_piece(self) -> bytes:
-        """Give the next piece; none at the end."""
+        """Give the next piece; none at the end, which may be further away later."""
         return await trio.to_thread.run_sync(next, self._pieces, b"")
 
     def close(self) -> None:
@@ -78,22 +81,30 @@ class LogReader:
 
 
 @contextlib.asynccontextmanager
-async def open_log(services: Services, _session: Session, path: str) -> AsyncIterator[LogReader]:
+async def open_log(
+    services: Services, _session: Session, path: str, attempt: int | None = None
+) -> AsyncIterator[LogReader]:
     """Open the log of a derivation's last build, decompressed.
 
     Args:
         services: The daemon's.
         path: A derivation, or an item whose deriver is known.
+        attempt: Which attempt's; None for the last one's.
 
     Raises:
         InvalidPathError: The path is not in the store.
         NotValidError: It is neither a derivation nor a registered item.
         StoreError: There is no log (reason ``no-log``), or it is damaged.
     """
-    drv = _derivation(services, services.directory.parse(path))
-    name = await trio.to_thread.run_sync(find_log, services.layout.logs, drv)
+    drv = derivation_of(services, services.directory.parse(path))
+    known = services.history.of_derivation(drv, 1)
+    last = attempt is None or (bool(known) and known[0].number == attempt)
+    name = await trio.to_thread.run_sync(
+        _find, services.layout.logs, drv, None if last else attempt
+    )
     if name is None:
-        raise StoreError(f"there is no log of a build of `{drv}'", reason="no-log")
+        which = "a build" if attempt is None else f"attempt {attempt}"
+        raise StoreError(f"there is no log of {which} of `{drv}'", reason="no-log")
     fd = await trio.to_thread.run_sync(os.open, name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     reader = LogReader(name, fd)
     try:
@@ -102,7 +113,28 @@ async def open_log(services: Services, _session: Session, path: str) -> AsyncIte
         reader.close()
 
 
-def _derivation(services: Services, path: StorePath) -> StorePath:
+def find_job(services: Services, drv: StorePath) -> Job | None:
+    """Return the job that builds a derivation, the one that runs if there are several."""
+    jobs = [job for job in services.scheduler.jobs_of(drv) if isinstance(job, Job)]
+    return next((job for job in jobs if job.started), jobs[0] if jobs else None)
+
+
+def _find(logs: str, drv: StorePath, attempt: int | None) -> str | None:
+    """Return the file of a log; that of the last attempt, None, has the usual name."""
+    if attempt is None:
+        return find_log(logs, drv)
+    names = [log_file_name(logs, drv, each) for each in LogCompression]
+    aside = (attempt_log_name(each, attempt) for each in names)
+    return next(filter(os.path.exists, aside), None)
+
+
+def derivation_of(services: Services, path: StorePath) -> StorePath:
+    """Return the derivation that a path is, or that made it.
+
+    Raises:
+        NotValidError: It is neither a derivation nor a registered item.
+        StoreError: Nobody knows (reason ``no-log``).
+    """
     if is_derivation(path):
         return path
     deriver = services.database.deriver(path)
@@ -111,10 +143,13 @@ def _derivation(services: Services, path: StorePath) -> StorePath:
     return deriver
 
 
-def _decompress(fd: int, name: str) -> Generator[bytes]:
+def _decompress(fd: int, name: str, *, growing: bool = False) -> Generator[bytes]:
     decompressor = _decompressor(name)
     try:
-        while data := os.read(fd, PIECE):
+        while (data := os.read(fd, PIECE)) or growing:
+            if not data:
+                yield b""
+                continue
             while piece := decompressor.decompress(data, PIECE):
                 yield piece
                 data = b""

@@ -19,6 +19,7 @@ from builder.events import (
     BuildSucceeded,
     ContentFound,
     FailureKind,
+    GoalShared,
     HashMismatch,
     Level,
     Message,
@@ -84,8 +85,9 @@ class Audience:
 def render(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
     """Give the texts by which a client learns of an event, in order."""
     match event:
-        case Message(text, level):
-            yield from _message(text, level, audience)
+        case Message() | GoalShared():
+            level = event.level if isinstance(event, Message) else Level.INFO
+            yield from _message(event.text, level, audience)
         case BuildLog():
             yield from _log(event, audience)
         case BuildStarted(drv, system, log_file, pid):

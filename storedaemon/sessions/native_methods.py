@@ -11,7 +11,6 @@ from builder.errors import BuildError
 from builder.options import BuildMode
 from store.paths import StorePath, is_derivation
 from storedaemon.operations import (
-    buildlogs,
     builds,
     content_sources,
     history,
@@ -22,6 +21,7 @@ from storedaemon.operations import (
     statistics,
 )
 from storedaemon.operations.paths import entry
+from storedaemon.sessions import native_control as control
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
 from storedaemon.sessions.native_call import Call, Handler, Result
 from storedaemon.sessions.native_exports import export_items, import_items
@@ -60,6 +60,7 @@ async def _status(call: Call) -> Result:
         "building": sum(goal.pid is not None and not goal.offloaded for goal in goals),
         "offloaded": sum(goal.offloaded for goal in goals),
         "max-jobs": call.services.settings.max_jobs,
+        "watchers": call.services.scheduler.watchers.count,
     }
 
 
@@ -144,16 +145,6 @@ async def _content_sources(call: Call) -> Result:
     return {"sources": [source_map(each) for each in found]}
 
 
-async def _log(call: Call) -> Result:
-    path = call.params.text("path")
-    size = 0
-    async with buildlogs.open_log(call.services, call.session, path) as log:
-        while piece := await log.next_piece():
-            size += len(piece)
-            await call.send_chunk(piece)
-    return {"size": size}
-
-
 async def _export(call: Call) -> Result:
     return await _paths(call, await export_items(call))
 
@@ -163,8 +154,7 @@ async def _import(call: Call) -> Result:
 
 
 async def _ps(call: Call) -> Result:
-    goals = await info.list_jobs(call.services, call.session)
-    return {"goals": [records.goal_map(goal) for goal in goals]}
+    return await listed(call, "goals", await control.goals(call), control.goal_length)
 
 
 async def _stats(call: Call) -> Result:
@@ -236,8 +226,10 @@ METHODS: Mapping[str, Method] = {
     "plan": Method(plan),
     "substitutable": Method(substitutable),
     "cancel-build": Method(_cancel_build),
-    "log": Method(_log),
-    "ps": Method(_ps, at_once=True),
+    "log": Method(control.log),
+    "ps": Method(_ps),
+    "set-priority": Method(control.set_priority),
+    "subscribe": Method(control.subscribe),
     "stats": Method(_stats),
 }
 """Every method, by its name in requests."""

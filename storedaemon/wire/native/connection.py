@@ -24,7 +24,18 @@ VERSION = 1
 """The version of the protocol that `docs/protocol.md` describes, and the only one so far."""
 
 FEATURES = frozenset(
-    {"add", "build", "derivations", "exports", "garbage", "logs", "maintenance", "monitor", "roots"}
+    {
+        "add",
+        "build",
+        "control",
+        "derivations",
+        "exports",
+        "garbage",
+        "logs",
+        "maintenance",
+        "monitor",
+        "roots",
+    }
 )
 """Groups of methods that this code has."""
 

@@ -12,11 +12,13 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from builder import events
+from builder.waiting import Holder
 
 NAMES: Mapping[type, str] = {
     events.Message: "message",
     events.GoalPlanned: "planned",
     events.GoalWaiting: "waiting",
+    events.GoalShared: "shared",
     events.BuildStarted: "started",
     events.BuildLog: "log",
     events.OutputConfirmed: "confirmed",
@@ -45,6 +47,9 @@ MAX_TEXT = 4096
 
 MAX_LIST = 32_768
 """Characters of all texts of one list in an event; the list is cut before they are more."""
+
+MAX_HOLDERS = 32
+"""Holders that are named in an event."""
 
 MAX_DATA = 49_152
 """Bytes of log output in one event; more comes in several."""
@@ -77,10 +82,40 @@ def _plain(value: Any) -> Any:
         # A lone surrogate stands for a byte that is not UTF-8, which CBOR text has to be.
         text = str(value[:MAX_TEXT]).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         return text if len(value) <= MAX_TEXT else f"{text}…"
+    if isinstance(value, Holder):
+        return holder_map(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Holder):
+        return [holder_map(holder) for holder in value[:MAX_HOLDERS]]
     if isinstance(value, tuple):
         lengths = itertools.accumulate(map(len, value))
         return [item for item, length in zip(value, lengths, strict=True) if length <= MAX_LIST]
     return value
+
+
+def holder_map(holder: Holder) -> dict[str, Any]:
+    """Describe who has what others wait for; what is not known is left out."""
+    values = {name: getattr(holder, name) for name in holder.__slots__}
+    return {name: _plain(value) for name, value in values.items() if value}
+
+
+def parse_holder(values: Any) -> Holder:
+    """Read what `holder_map` writes; what is no such thing is unknown."""
+    given = values if isinstance(values, dict) else {}
+    found = {
+        name: given[name]
+        for name, kind in _HOLDER_TYPES.items()
+        if isinstance(given.get(name), kind)
+    }
+    return Holder(**found)
+
+
+_HOLDER_TYPES: Mapping[str, Any] = {
+    "goal": str,
+    "user": str,
+    "pid": int,
+    "command": str,
+    "since": int | float,
+}
 
 
 def parse_event(name: str, values: Mapping[str, Any]) -> events.BuildEvent | UnknownEvent:
@@ -102,7 +137,9 @@ def parse_event(name: str, values: Mapping[str, Any]) -> events.BuildEvent | Unk
 def _typed(cls: type, field: str, value: Any) -> Any:
     """Give lists and enumerations back their types."""
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(map(parse_holder, value)) if field == "holders" else tuple(value)
+    if (cls, field) == (events.GoalShared, "by"):
+        return parse_holder(value)
     if (cls, field) == (events.Message, "level"):
         return _LEVELS.get(value, events.Level.INFO)
     if (cls, field) == (events.BuildFailed, "kind"):

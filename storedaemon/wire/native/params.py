@@ -59,6 +59,13 @@ class Params:
             return value
         raise self.wrong(key, f"a whole number from 0 to {limit}")
 
+    def signed(self, key: str, limit: int) -> int:
+        """Give a whole number from minus `limit` to `limit`."""
+        value = self._get(key, _REQUIRED)
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= limit:
+            return value
+        raise self.wrong(key, f"a whole number from -{limit} to {limit}")
+
     def optional_number(self, key: str, *, limit: int = MAX_ID) -> int | None:
         """Give a whole number, or None where there is none."""
         return self.number(key, limit=limit) if self.has(key) else None

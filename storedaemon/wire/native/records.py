@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Store items, derivations and jobs as the maps of results and parameters, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from builder.options import Client
 from builder.substitution.offers import Offer
+from builder.waiting import Holder
 from store.hashes import Digest, HashAlgorithm
 from store.info import PathInfo
 from store.paths import StorePath
 from storedaemon.descriptions import DerivationDescription, FixedOutput
+from storedaemon.wire.native.events import holder_map, parse_holder
 from storedaemon.wire.native.faults import RequestError
 from storedaemon.wire.native.params import Params
 
@@ -153,6 +156,10 @@ def parse_offer(values: Mapping[str, Any]) -> Offer:
     )
 
 
+_MAX_HOLDERS = 4
+_MAX_CLIENTS = 32
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
     """One derivation that a daemon is busy with, as `ps` shows it; times in seconds."""
@@ -165,6 +172,11 @@ class Goal:
     pid: int | None
     log_file: str
     clients: tuple[Mapping[str, Any], ...]
+    attempt: int = 1
+    quiet: str = ""
+    priority: int = 0
+    last_line: str = ""
+    holders: tuple[Holder, ...] = ()
 
 
 def goal_map(view: Any) -> dict[str, Any]:
@@ -177,9 +189,27 @@ def goal_map(view: Any) -> dict[str, Any]:
         "age": round(view.age, 3),
         "pid": view.pid,
         "log-file": view.log_file,
-        "clients": [
-            {"session": c.session, "user": c.user, "uid": c.uid, "pid": c.pid} for c in view.clients
-        ],
+        "attempt": view.attempt,
+        "quiet": view.quiet,
+        "priority": view.priority,
+        "last-line": view.last_line,
+        "holders": [holder_map(holder) for holder in view.holders[:_MAX_HOLDERS]],
+        "clients": client_maps(view.clients),
+    }
+
+
+def client_maps(clients: Sequence[Client]) -> list[dict[str, Any]]:
+    """Describe those who want a goal, the first of them if there are many."""
+    return [_client_map(client) for client in clients[:_MAX_CLIENTS]]
+
+
+def _client_map(client: Client) -> dict[str, Any]:
+    return {
+        "session": client.session,
+        "user": client.user,
+        "uid": client.uid,
+        "pid": client.pid,
+        "detached": client.detached,
     }
 
 
@@ -199,4 +229,17 @@ def parse_goal(values: Mapping[str, Any]) -> Goal:
         pid=reader.optional_number("pid"),
         log_file=reader.text("log-file"),
         clients=tuple(c for c in clients if isinstance(c, dict)),
+        attempt=reader.number("attempt", 1),
+        quiet=reader.text("quiet", ""),
+        priority=_signed(values.get("priority")),
+        last_line=reader.text("last-line", ""),
+        holders=tuple(map(parse_holder, _maps(values.get("holders")))),
     )
+
+
+def _signed(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _maps(values: Any) -> list[dict[str, Any]]:
+    return [each for each in values if isinstance(each, dict)] if isinstance(values, list) else []
