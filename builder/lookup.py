@@ -25,6 +25,7 @@ from builder.events import BuildEvent, ContentFound
 from builder.inputs import closure_of, direct_inputs
 from builder.logfile import LogFiles
 from builder.sealing import Sealer, Source
+from locker.errors import LockError
 from locker.pathlocks import PathLocks
 from store.content_index import ContentIndex
 from store.database import NewItem, StoreDatabase
@@ -168,11 +169,14 @@ class ContentLookup:
         """
         if not self._is_known(derivation):
             return False
-        async with self.locks.try_hold(derivation.output_paths) as held:
-            if held is None:
-                return False
-            held.delete_on_release()
-            return await self.obtain_locked(drv, derivation, tell)
+        try:
+            async with self.locks.try_hold(derivation.output_paths) as held:
+                if held is None:
+                    return False
+                held.delete_on_release()
+                return await self.obtain_locked(drv, derivation, tell)
+        except LockError:
+            return False  # whoever builds meets it as well, and says so
 
     async def obtain_locked(self, drv: StorePath, derivation: Derivation, tell: Tell) -> bool:
         """Do what `obtain` does, for who holds the output's lock."""

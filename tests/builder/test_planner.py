@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What has to be built for a request, given what is valid."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from builder.errors import BuildError
 from builder.options import BuildMode
 from builder.planner import Planner
 from builder.request_plan import Plan, Target, parse_target
+from builder.substitution.offers import Offer
 from store.derivations import Derivation
 from store.errors import InvalidPathError
 from store.paths import StoreDirectory, StorePath
@@ -80,6 +82,46 @@ async def test_checking_builds_what_is_valid_but_not_its_inputs(world: World, pa
     plan = await world.plan(Target(path("app.drv")), mode=BuildMode.CHECK)
     [node] = plan.graph.take_ready()
     assert (node.path, node.mode) == (path("app.drv"), BuildMode.CHECK)
+
+
+async def test_what_can_be_obtained_is_neither_asked_for_nor_looked_behind(
+    world: World, path: "MakePath"
+):
+    """No substituter hears of it, and its inputs are not needed."""
+    seen = []
+
+    async def obtain(drv: StorePath, derivation: Derivation) -> bool:
+        seen.append((drv, derivation))
+        return drv == path("lib.drv")
+
+    async def ask(paths: Collection[StorePath]) -> dict[StorePath, Offer]:
+        assert paths == {path("app")}
+        return {}
+
+    planner = Planner(world, world.derivations.__getitem__)
+    roots = SimpleNamespace(add=world.add_root)
+    world.valid.remove(path("source"))
+    plan = await planner.plan(
+        [Target(path("app.drv"))], BuildMode.NORMAL, roots, ask=ask, obtain=obtain
+    )
+    await planner.grow(plan)
+    assert seen == [(drv, world.derivations[drv]) for drv in map(path, ("app.drv", "lib.drv"))]
+    assert [node.path for node in plan.graph.take_ready()] == [path("app.drv")]
+    assert not plan.problems
+
+
+@pytest.mark.parametrize("mode", [BuildMode.CHECK, BuildMode.REPAIR])
+async def test_checks_and_repairs_obtain_nothing(world: World, path: "MakePath", mode: BuildMode):
+    """They are about what builders make."""
+
+    async def obtain(_drv: StorePath, _derivation: Derivation) -> bool:
+        raise AssertionError
+
+    world.valid |= {path("app"), path("lib")}
+    planner = Planner(world, world.derivations.__getitem__)
+    roots = SimpleNamespace(add=world.add_root)
+    plan = await planner.plan([Target(path("app.drv"))], mode, roots, obtain=obtain)
+    assert plan.graph.take_ready()
 
 
 async def test_a_missing_derivation_is_a_problem_of_the_plan(world: World, path: "MakePath"):

@@ -13,6 +13,7 @@ import pytest
 from builder.events import BuildStarted, ContentFound, GoalPlanned
 from builder.logfile import find_log
 from builder.options import BuildMode
+from store.derivations import Derivation, Output
 from store.hashes import Digest, HashAlgorithm
 from store.nar.hash import nar_hash_of
 from store.paths import StorePath
@@ -201,6 +202,23 @@ async def test_a_copy_refers_to_what_its_source_does(yard: "Yard"):
     drv = await yard.add_derivation(FAIL, name="tree", fixed=fixed_tree(yard, yard.output(low)))
     await yard.build(drv)
     assert yard.database.path_info(yard.output(drv)).references == {mentioned}
+
+
+async def test_what_is_known_needs_no_builtin_builder(yard: "Yard"):
+    """Not even one that nobody serves here."""
+    first = await make_file(yard, LARGE)
+    bare = Derivation(
+        outputs={"out": Output("", *fixed(LARGE))},
+        input_derivations={},
+        input_sources=(),
+        system="none-linux",
+        builder="builtin:download",
+        args=(),
+        env={"url": '"http://localhost:1/nothing"'},
+    )
+    drv = await yard.add_described(bare, "second")
+    await yard.build(drv, max_jobs=0)
+    assert [event.source for event in found(yard)] == [first]
 
 
 async def test_a_check_builds(yard: "Yard"):
