@@ -74,6 +74,7 @@ class Config:
     discover: bool
     gc_keep_outputs: bool
     gc_keep_derivations: bool
+    keep_detached: int
     attempts: int
     retry_delay: int
     retry_cores: int

@@ -128,6 +128,7 @@ class _Daemon:
                 await support.start(services.building.cleaner.run)
                 async with trio.open_nursery() as building:
                     await building.start(services.building.run)
+                    await building.start(services.detached.run)
                     await self._serve_clients(services)
                     building.cancel_scope.cancel()
                 support.cancel_scope.cancel()

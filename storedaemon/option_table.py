@@ -211,6 +211,7 @@ OPTIONS: tuple[Option, ...] = (
         "gc-keep-outputs", "the collector keeps the outputs of live derivations", default=False
     ),
     _switch("gc-keep-derivations", "the collector keeps the derivers of live items", default=True),
+    _number("keep-detached", "keep results that nobody fetches for so long", 86_400, "SECONDS"),
     _number(
         "attempts", "build a derivation up to N times if a quieter machine may help", 3, minimum=1
     ),

@@ -33,6 +33,7 @@ from storedaemon.authentication import Authenticator
 from storedaemon.building import Materials, make_building, system_of_this_machine
 from storedaemon.busy import list_busy
 from storedaemon.config import Config
+from storedaemon.detached import DetachedBuilds
 from storedaemon.guix_program import find_guix, guix_environment
 from storedaemon.helpers import Helpers
 from storedaemon.homes import UserDirectories
@@ -160,6 +161,7 @@ async def assemble(
         monitor=monitor,
         building=building,
         scheduler=building.scheduler,
+        detached=DetachedBuilds(building.scheduler, temp_roots, config.keep_detached),
         homes=UserDirectories(
             layout.profiles, enforce=os.geteuid() == 0 and bool(config.build_users_group)
         ),

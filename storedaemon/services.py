@@ -25,6 +25,7 @@ from store.worker.client import StoreWorkers
 from storedaemon.authentication import Authenticator
 from storedaemon.building import Building
 from storedaemon.config import Config
+from storedaemon.detached import DetachedBuilds
 from storedaemon.homes import UserDirectories
 from storedaemon.peers import Peers
 from storedaemon.session import Session
@@ -44,6 +45,7 @@ class Services:
         content_index: Which item has which content.
         content_sources: Which media have some.
         history: How builds went.
+        detached: Builds without a client.
         locks: The locks of items.
         locker: Waits for locks of files.
         workers: Hash, scan and delete what is in the store.
@@ -70,6 +72,7 @@ class Services:
     content_index: ContentIndex
     content_sources: ContentSources
     history: History
+    detached: DetachedBuilds
     locks: PathLocks
     locker: Locker
     workers: StoreWorkers

@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import trio
@@ -14,10 +15,11 @@ from builder.options import BuildMode
 from store.errors import StoreError
 from store.paths import StorePath
 from storedaemon.cli.exits import Exit
+from storedaemon.cli.lines import print_json, print_lines
 from storedaemon.cli.reporters import Reporter, make_reporter
 from storedaemon.cli.session import connected
 from storedaemon.cli.substitutes import print_outlook
-from storedaemon.client.builds import BuildWishes
+from storedaemon.client.builds import Build, BuildWishes
 from storedaemon.client.client import Client
 from storedaemon.client.instantiate import instantiate
 from storedaemon.client.recipes import is_recipe_file, load_recipe
@@ -38,10 +40,22 @@ async def _build(options: Namespace) -> int:
         if options.dry_run:
             print_outlook(await client.plan(targets, _wishes(options)), options)
             return Exit.OK
-        outputs = await _build_targets(client, targets, options)
+        if options.detach:
+            return tell_detached(await client.build_detached(targets, _wishes(options)), options)
+        outputs = await follow(client.build(targets, _wishes(options)), options)
         if options.link:
             await _link(client, _absolute(options.link), outputs)
-    _print_result(outputs, options)
+    print_result(outputs, options)
+    return Exit.OK
+
+
+def tell_detached(number: int, options: Namespace) -> int:
+    """Say how to come back to a build that nobody waits for."""
+    if options.json:
+        print_json({"detached": number})
+    else:
+        print_lines([str(number)])
+        sys.stderr.write(f"detached; 'storedaemon attach {number}' follows it\n")
     return Exit.OK
 
 
@@ -61,10 +75,11 @@ async def _derivations(client: Client, targets: Sequence[str]) -> list[str]:
     return [instances[name].drv for name in chosen]
 
 
-async def _build_targets(client: Client, targets: Sequence[str], options: Namespace) -> Outputs:
+async def follow(asked: AbstractAsyncContextManager[Build], options: Namespace) -> Outputs:
+    """Show a build's events until it ends, and give its outputs."""
     reporter = make_reporter(options)
     try:
-        async with client.build(targets, _wishes(options)) as build, trio.open_nursery() as nursery:
+        async with asked as build, trio.open_nursery() as nursery:
             nursery.start_soon(_tick, reporter)
             async for event in build:
                 reporter.event(event)
@@ -124,7 +139,8 @@ def _replace_link(link: Path, target: StorePath) -> None:
     temporary.replace(link)
 
 
-def _print_result(outputs: Outputs, options: Namespace) -> None:
+def print_result(outputs: Outputs, options: Namespace) -> None:
+    """Print the paths of what was built."""
     if options.json:
         sys.stdout.write(json.dumps({"event": "done", "outputs": outputs}) + "\n")
         return

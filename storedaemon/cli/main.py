@@ -20,12 +20,16 @@ _HISTORY = "storedaemon.cli.history"
 _KEYS = "storedaemon.cli.keys"
 _MAINTENANCE = "storedaemon.cli.maintenance"
 _CONTROL = "storedaemon.cli.control"
+_DETACHING = "storedaemon.cli.detaching"
 _MODULES = {
     "ps": "storedaemon.cli.watch",
     "log": _CONTROL,
     "cancel": _CONTROL,
     "priority": _CONTROL,
     "events": _CONTROL,
+    "detach": _DETACHING,
+    "attach": _DETACHING,
+    "detached": _DETACHING,
     "serve": "storedaemon.cli.serve",
     "build": "storedaemon.cli.build",
     "substitutes": "storedaemon.cli.substitutes",

@@ -96,8 +96,9 @@ def _build(parser: argparse.ArgumentParser) -> None:
         "-K", "--keep-failed", action="store_true", help="keep the directories of failed builds"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
+    _print_log(parser)
     parser.add_argument(
-        "-L", "--print-log", action="store_true", help="print build output on a terminal, too"
+        "--detach", action="store_true", help="do not wait; print a number for 'attach'"
     )
     parser.add_argument(
         "-o", "--link", metavar="PATH", help="make a symbolic link to the result, and keep it"
@@ -217,6 +218,26 @@ def _interval(text: str) -> float:
     if not 0.05 <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0.05 to 86400")
     return seconds
+
+
+def _attach(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "build", metavar="BUILD", help="a detached build's number, or a derivation being built"
+    )
+    _quiet(parser)
+    _print_log(parser)
+
+
+def _detached(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--end", type=_number, metavar="N", help="end that build, or forget its result"
+    )
+
+
+def _print_log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-L", "--print-log", action="store_true", help="print build output on a terminal, too"
+    )
 
 
 def _priority(parser: argparse.ArgumentParser) -> None:
@@ -349,6 +370,9 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "events": ("print what happens to builds, until interrupted", _nothing),
     "stats": ("show how the daemon and its caches do", _nothing),
     "cancel": ("end a build for all who want it", _cancel),
+    "detach": ("let a build go on when those who asked for it leave", _cancel),
+    "attach": ("follow a build to its end, and take its result", _attach),
+    "detached": ("list the builds that go on by themselves, and their results", _detached),
     "priority": ("let a build start before others of its user, or after them", _priority),
     "gc": ("delete items that nothing keeps", _gc),
     "roots": ("list what keeps items, or tell why some are kept", _roots),

@@ -301,6 +301,38 @@ class Client:
         async with self._link.exchange("subscribe", {}) as exchange:
             yield Sightings(exchange)
 
+    async def build_detached(
+        self, targets: Sequence[str], wishes: BuildWishes = _DEFAULT_WISHES
+    ) -> int:
+        """Have derivations built without waiting; gives the number to attach to."""
+        params = {"targets": list(targets), "detach": True, **wishes.as_map()}
+        number: int = (await self._call("build", **params))["detached"]
+        return number
+
+    async def detach(self, drv: str) -> int:
+        """Let a build that is going on survive its clients; gives the number to attach to."""
+        number: int = (await self._call("detach", path=drv))["detached"]
+        return number
+
+    @contextlib.asynccontextmanager
+    async def attach(self, which: str) -> AsyncIterator[Build]:
+        """Follow a build to its end; leaving the context before does not end a detached one.
+
+        Args:
+            which: The number of a detached build, or a derivation that is being built.
+        """
+        async with self._link.exchange("attach", {"build": which}) as exchange:
+            yield Build(exchange)
+
+    async def detached(self) -> list[Mapping[str, Any]]:
+        """Ask for one's detached builds; the keys are in `docs/protocol.md`."""
+        lists, _ = await self._lists("detached", {}, ["builds"])
+        return lists["builds"]
+
+    async def end_detached(self, number: int) -> bool:
+        """End a detached build, or forget its result; says whether there was one."""
+        return (await self._call("end-detached", detached=number))["ended"] is True
+
     async def set_priority(self, drv: str, priority: int) -> bool:
         """Say how soon a build gets a slot among its user's; says whether there is one."""
         result = await self._call("set-priority", path=drv, priority=priority)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from builder.errors import BuildError
 from builder.events import BuildEvent
-from builder.options import BuildMode
+from builder.options import BuildMode, BuildOptions
 from builder.scheduler import BuildReport
 from store.errors import StoreError
 from storedaemon.operations.paths import entry
@@ -35,10 +35,19 @@ async def build_paths(
         BuildError: Something could not be built.
         StoreError: Repairing needs trust (reason ``not-privileged``).
     """
+    options = options_for(services, session, mode)
+    return await services.scheduler.build(targets, options, session.client, session.roots, events)
+
+
+def options_for(services: Services, session: Session, mode: BuildMode) -> BuildOptions:
+    """Return the options of a build that a client asks for.
+
+    Raises:
+        StoreError: Repairing needs trust (reason ``not-privileged``).
+    """
     if mode is BuildMode.REPAIR and not session.client.trusted:
         raise StoreError("repairing is a privileged operation", reason="not-privileged")
-    options = session.build_options(services.config, mode)
-    return await services.scheduler.build(targets, options, session.client, session.roots, events)
+    return session.build_options(services.config, mode)
 
 
 async def ensure_path(services: Services, session: Session, path: str, events: Events) -> None:

@@ -7,9 +7,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from builder.errors import BuildError
 from builder.options import BuildMode
-from store.paths import StorePath, is_derivation
+from store.paths import StorePath
 from storedaemon.operations import (
     builds,
     content_sources,
@@ -22,6 +21,7 @@ from storedaemon.operations import (
 )
 from storedaemon.operations.paths import entry
 from storedaemon.sessions import native_control as control
+from storedaemon.sessions import native_detaching as detaching
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
 from storedaemon.sessions.native_call import Call, Handler, Result
 from storedaemon.sessions.native_exports import export_items, import_items
@@ -119,14 +119,10 @@ async def _build(call: Call) -> Result:
     mode = call.params.choice("mode", _MODES, "normal")
     session = session_for(call)
     targets = call.params.texts("targets")
+    if call.params.flag("detach"):
+        return await detaching.build(call, session, targets, mode)
     report = await builds.build_paths(call.services, session, targets, mode, call.send_events)
-    if report.unavailable:
-        raise BuildError(
-            f"path `{report.unavailable[0]}' is not valid, and there is nothing to make it from"
-        )
-    database = call.services.database
-    derivations = filter(is_derivation, report.targets)
-    return {"outputs": {drv: database.outputs_by_name(drv) for drv in derivations}}
+    return detaching.outcome(call, report)
 
 
 async def _attempts(call: Call) -> Result:
@@ -230,6 +226,10 @@ METHODS: Mapping[str, Method] = {
     "ps": Method(_ps),
     "set-priority": Method(control.set_priority),
     "subscribe": Method(control.subscribe),
+    "detach": Method(detaching.detach),
+    "attach": Method(detaching.attach),
+    "detached": Method(detaching.detached),
+    "end-detached": Method(detaching.end_detached),
     "stats": Method(_stats),
 }
 """Every method, by its name in requests."""
