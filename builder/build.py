@@ -266,6 +266,8 @@ class Builder:
             write_files(directories.workplace.build, graphs)
         plan = self._plan(job, directories, inputs | await self._circumstances.tools(job), user)
         container = self._container(plan)
+        if plan.shelves is not None:
+            await self._shop.content_index.flush()
         log = self.open_log(job)
         store = self._shop.layout.store
         attempt = Attempt(

@@ -46,8 +46,10 @@ returning algorithm, hash, recursive"""
 
 #: Entries kept, about 200 bytes of disk each; the oldest go first.
 _MOST_ENTRIES = 1_000_000
-# Entries in memory before they are written, and before the oldest are dropped instead.
+# Entries in memory before they are written, seconds after which they are, and entries
+# before the oldest are dropped instead.
 _WRITTEN_AT = 256
+_WRITTEN_AFTER = 1.0
 _MOST_PENDING = 16_384
 
 
@@ -71,6 +73,7 @@ class ContentIndex:
         self._writing = trio.Lock()
         self._pending: dict[Key, _Entry] = {}
         self._tally = Tally()
+        self._begun = trio.Event()
         self._due = trio.Event()
         self._failure: str | None = None
 
@@ -102,10 +105,12 @@ class ContentIndex:
         return self._failure
 
     async def run(self) -> None:
-        """Write what was recorded whenever enough came together, until cancelled."""
+        """Write what was recorded once enough came together, or after a while, until cancelled."""
         while True:
-            await self._due.wait()
-            self._due = trio.Event()
+            await self._begun.wait()
+            with trio.move_on_after(_WRITTEN_AFTER):
+                await self._due.wait()
+            self._begun, self._due = trio.Event(), trio.Event()
             await self.flush()
 
     def record(
@@ -185,6 +190,7 @@ class ContentIndex:
         if len(self._pending) > _MOST_PENDING:
             del self._pending[next(iter(self._pending))]
             self._tally.evictions += 1
+        self._begun.set()
         if len(self._pending) >= _WRITTEN_AT:
             self._due.set()
 

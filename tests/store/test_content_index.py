@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -66,6 +67,27 @@ async def test_many_entries_are_written_by_themselves(
     await trio.testing.wait_all_tasks_blocked(0.05)
     assert len(content_index._pending) < 1000
     assert content_index.lookup(digest(0), recursive=False) == make_path("a")
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_few_entries_are_written_after_a_while(
+    content_index: ContentIndex,
+    layout: Layout,
+    make_path: Callable[[str], StorePath],
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """And builders find them by then."""
+    monkeypatch.setattr(module, "_WRITTEN_AFTER", 0.001)
+    nursery.start_soon(content_index.run)
+    path = make_path("a")
+    Path(path).write_text("text")
+    content_index.record(digest(1), path, recursive=False)
+    link = f"{layout.by_hash}/sha256/{digest(1).base16}"
+    with trio.fail_after(10):
+        while content_index._pending:
+            await trio.sleep(0.001)
+    assert os.readlink(link) == f"{layout.store}/.items/{os.path.basename(path)}"
     nursery.cancel_scope.cancel()
 
 
