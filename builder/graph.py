@@ -35,11 +35,13 @@ class State(Enum):
 class Stage(Enum):
     """What the inputs of a node are for, and so what happens when they are done.
 
+    MENDING: They repair what the node's outputs refer to; it is looked at again likewise.
     SUBSTITUTING: Each may make the node unnecessary; it is looked at again even if some failed.
     RETRYING: They are needed to build, but also make its substitutes usable; it is looked at again.
     MAKING: They are needed, and then it is made.
     """
 
+    MENDING = auto()
     SUBSTITUTING = auto()
     RETRYING = auto()
     MAKING = auto()
@@ -253,7 +255,7 @@ class BuildGraph:
 
     def _advance(self, node: Node, *, at_once: bool) -> bool:
         """Find out what a waiting node waits for; tell whether it is given up."""
-        tolerant = node.stage is Stage.SUBSTITUTING
+        tolerant = node.stage in {Stage.MENDING, Stage.SUBSTITUTING}
         hopeless = bool(node.failed_inputs) and (at_once or not node.inputs)
         if hopeless and not tolerant:
             node.state = State.FAILED

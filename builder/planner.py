@@ -24,13 +24,14 @@ from builder.graph import Node, Stage, State, Substitute
 from builder.options import BuildMode
 from builder.request_plan import (
     Ask,
-    Intact,
+    Inspection,
     Obtain,
     Plan,
     Roots,
     Target,
     Validity,
     Wish,
+    closure_not_repaired,
     dependencies_failed,
     substitutes_allowed,
     substitutes_failed,
@@ -66,7 +67,7 @@ class Planner:
         *,
         ask: Ask | None = None,
         fallback: bool = False,
-        intact: Intact | None = None,
+        inspection: Inspection | None = None,
         obtain: Obtain | None = None,
     ) -> Plan:
         """Return the plan for a request; all that it speaks of is added to `roots`.
@@ -76,7 +77,7 @@ class Planner:
         """
         wanted = tuple(targets)
         names = tuple(target.path for target in wanted)
-        plan = Plan(names, roots, ask, fallback, intact, obtain)
+        plan = Plan(names, roots, ask, fallback, inspection, obtain)
         walk = _Walk(plan, self._database, self._derivation)
         await walk.follow([_Step(target, mode) for target in reversed(wanted)])
         if not plan.is_open:
@@ -202,6 +203,8 @@ class _Walk:
         if missing and self.plan.ask is not None and substitutes_allowed(derivation):
             self._wish(Wish(step.target, step.mode, missing, derivation))
             return []
+        if step.mode is BuildMode.REPAIR and not missing and self.plan.inspection is not None:
+            return await self._mend_closure(step.target, derivation, self.plan.inspection)
         return await self._build(step.target, derivation, step.mode)
 
     async def _obtain(self, step: _Step, derivation: Derivation) -> bool:
@@ -213,12 +216,12 @@ class _Walk:
     async def _lacking(
         self, derivation: Derivation, names: frozenset[str], mode: BuildMode
     ) -> frozenset[StorePath]:
-        """Return the outputs that are missing or, in a repair that may substitute, damaged."""
-        missing = self._missing(derivation, names)
-        if mode is not BuildMode.REPAIR or self.plan.intact is None or self.plan.ask is None:
+        """Return the outputs that are missing or, in a repair, damaged."""
+        missing, inspection = self._missing(derivation, names), self.plan.inspection
+        if mode is not BuildMode.REPAIR or inspection is None:
             return missing
         valid = [path for path in _outputs(derivation, names) if path not in missing]
-        return missing.union([path for path in valid if not await self.plan.intact(path)])
+        return missing.union([path for path in valid if not await inspection.intact(path)])
 
     def _missing(self, derivation: Derivation, names: frozenset[str]) -> frozenset[StorePath]:
         is_valid = self.database.is_valid
@@ -233,6 +236,30 @@ class _Walk:
             wish.dependents |= earlier.dependents
         self.plan.wishes[wish.target.path] = wish
         self.plan.offers.want(wish.items)
+
+    async def _mend_closure(
+        self, target: Target, derivation: Derivation, inspection: Inspection
+    ) -> list[_Step]:
+        """Have what sound outputs refer to repaired; return the derivations that make it."""
+        plan, path = self.plan, target.path
+        own, wanted = derivation.output_paths, _outputs(derivation, target.outputs)
+        damaged = await inspection.damage_behind(path, own, wanted)
+        if not damaged:
+            if path in plan.graph:
+                plan.realised.append(path)
+            self.present.add((target, BuildMode.REPAIR))
+            return []
+        node = plan.graph.add(path, derivation, BuildMode.REPAIR)
+        node.stage, node.outputs = Stage.MENDING, target.outputs
+        orphans = [item for item, maker in damaged.items() if maker is None]
+        if orphans and plan.ask is None:
+            plan.problems[path] = closure_not_repaired(path)
+            return []
+        for item in orphans:
+            wanted_item = Target(item, as_item=True)
+            self._wish(Wish(wanted_item, BuildMode.REPAIR, frozenset({item}), dependents={path}))
+        makers = sorted({maker for maker in damaged.values() if maker is not None})
+        return [_Step(Target(maker), BuildMode.REPAIR, path) for maker in makers]
 
     async def _build(
         self,
@@ -267,8 +294,10 @@ class _Walk:
             await self._derivation_fetched(target, mode)
             return
         missing = await self._lacking(node.derivation, node.outputs, mode)
-        if not missing and mode is not BuildMode.CHECK:
-            plan.realised.append(node.path)
+        if node.stage is Stage.MENDING and node.failed_inputs:
+            plan.problems[node.path] = closure_not_repaired(node.path)
+        elif not missing and mode is not BuildMode.CHECK:
+            await self._look_further(node, target, node.derivation)
         elif node.stage is Stage.RETRYING:
             book.forget()
             self._wish(Wish(target, mode, missing, node.derivation, retried=True))
@@ -278,6 +307,14 @@ class _Walk:
             self._wish(Wish(target, mode, missing, node.derivation))
         else:
             await self.follow(await self._build(target, node.derivation, mode))
+
+    async def _look_further(self, node: Node, target: Target, derivation: Derivation) -> None:
+        """Be done with a node whose outputs are there, once what they refer to is sound."""
+        inspection = self.plan.inspection if node.mode is BuildMode.REPAIR else None
+        if inspection is None or node.stage is Stage.MENDING:
+            self.plan.realised.append(node.path)
+        else:
+            await self.follow(await self._mend_closure(target, derivation, inspection))
 
     async def _derivation_fetched(self, target: Target, mode: BuildMode) -> None:
         path = target.path
@@ -388,12 +425,22 @@ class _Walk:
         elif not wish.target.is_item:
             self._add_problem(path, f"cannot build missing derivation `{path}'")
         else:
-            plan.unavailable.append(path)
+            self._note_unavailable(wish)
         return []
 
-    def _connect(self, wish: Wish) -> None:
+    def _note_unavailable(self, wish: Wish) -> None:
+        """Note that an item cannot be had: one asked for, or one that outputs refer to."""
         for dependent in wish.dependents:
-            self.plan.graph.connect(dependent, wish.target.path)
+            self.plan.problems[dependent] = closure_not_repaired(dependent)
+        if wish.target.path in self.plan.targets:
+            self.plan.unavailable.append(wish.target.path)
+
+    def _connect(self, wish: Wish) -> None:
+        target = wish.target
+        key = Substitute(target.path) if target.is_item else target.path
+        for dependent in wish.dependents:
+            if key in self.plan.graph:
+                self.plan.graph.connect(dependent, key)
 
     # Problems
 

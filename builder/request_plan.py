@@ -4,7 +4,7 @@
 The planner fills it, the request acts on it. Entry point: `Plan`.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,8 +35,18 @@ class Roots(Protocol):
 Ask = Callable[[Collection[StorePath]], Awaitable[Mapping[StorePath, Offer]]]
 """Asks substituters for items, and returns what is offered."""
 
-Intact = Callable[[StorePath], Awaitable[bool]]
-"""Tells whether a valid item has the content that was registered."""
+
+class Inspection(Protocol):
+    """Looks at items that may be damaged; see `builder.inspection`."""
+
+    async def intact(self, path: StorePath) -> bool:
+        """Tell whether a valid item has the content that was registered."""
+
+    async def damage_behind(
+        self, drv: StorePath, own: Collection[StorePath], outputs: Iterable[StorePath]
+    ) -> dict[StorePath, StorePath | None]:
+        """Find what is damaged of what outputs refer to, and which derivations make it."""
+
 
 Obtain = Callable[[StorePath, Derivation], Awaitable[bool]]
 """Makes the output of a fixed derivation valid if its content is known; tells whether it is."""
@@ -95,7 +105,7 @@ class Plan:
         roots: Keeps everything that the plan speaks of.
         ask: Asks substituters; None where they may not be used.
         fallback: Whether to build what could not be downloaded.
-        intact: Looks at items that may be damaged, for repairs; None to rebuild unseen.
+        inspection: Looks at items that may be damaged, for repairs.
         obtain: Makes outputs valid whose content is known; None where nothing may be done yet.
         graph: What is to be made.
         problems: Derivations of the graph, and other targets, that are known
@@ -110,7 +120,7 @@ class Plan:
     roots: Roots
     ask: Ask | None = None
     fallback: bool = False
-    intact: Intact | None = None
+    inspection: Inspection | None = None
     obtain: Obtain | None = None
     graph: BuildGraph = field(default_factory=BuildGraph)
     problems: dict[StorePath, BuildError] = field(default_factory=dict)
@@ -145,6 +155,14 @@ def dependencies_failed(path: StorePath, failed: int) -> BuildError:
     return BuildError(
         f"cannot build derivation `{path}': {failed} dependencies couldn't be built",
         FailureKind.DEPENDENCY_FAILED,
+    )
+
+
+def closure_not_repaired(path: StorePath) -> BuildError:
+    """Return the error of a derivation whose outputs refer to what is still damaged."""
+    return BuildError(
+        f"some paths in the output closure of derivation `{path}' could not be repaired",
+        FailureKind.MISC,
     )
 
 

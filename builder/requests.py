@@ -134,7 +134,7 @@ class Request:
 
     def _announce(self, plan: Plan) -> None:
         for node in plan.graph.take_fresh():
-            if node.stage is Stage.SUBSTITUTING or node.key in self._announced:
+            if node.stage in {Stage.MENDING, Stage.SUBSTITUTING} or node.key in self._announced:
                 continue
             self._announced.add(node.key)
             total, offer = len(self._announced), node.offer

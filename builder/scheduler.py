@@ -24,7 +24,7 @@ from builder.impatience import Impatience
 from builder.jobs import AnyJob, Download, Job, JobKey, JobView, view
 from builder.options import BuildMode, BuildOptions, Client
 from builder.planner import Planner
-from builder.request_plan import Ask, Intact, Obtain, Plan, Roots, Target, parse_target
+from builder.request_plan import Ask, Inspection, Obtain, Plan, Roots, Target, parse_target
 from builder.requests import Request
 from builder.substitution.offers import Offer, Sources
 from builder.watching import CourseEvent, GoalBegun, GoalEnded, Watchers
@@ -64,9 +64,6 @@ class Substituter(Protocol):
     async def substitute(self, job: Download) -> None:
         """Make an item valid, or raise BuildError."""
 
-    async def is_intact(self, path: StorePath) -> bool:
-        """Tell whether a valid item has the content that was registered."""
-
 
 class Lookup(Protocol):
     """What knows where the contents of fixed outputs are."""
@@ -75,6 +72,10 @@ class Lookup(Protocol):
         self, drv: StorePath, derivation: Derivation, tell: Callable[[BuildEvent], object]
     ) -> bool:
         """Make a derivation's output valid if its content is known; tell whether it is."""
+
+
+Inspect = Callable[[Callable[[BuildEvent], object]], Inspection]
+"""Begins to look at items for a request, and tells it what its client should know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class Scheduler:
         realiser: Builds.
         substituter: Downloads; None for nothing that does.
         lookup: Knows the contents of fixed outputs; None for nothing that does.
+        inspect: Looks at items for a request for repairs; None to rebuild unseen.
     """
 
     def __init__(
@@ -117,12 +119,14 @@ class Scheduler:
         realiser: Realiser,
         substituter: Substituter | None = None,
         lookup: Lookup | None = None,
+        inspect: Inspect | None = None,
     ) -> None:
         self._directory = directory
         self._planner = planner
         self._realiser = realiser
         self._substituter = substituter
         self._lookup = lookup
+        self._inspect = inspect
         self._jobs: dict[JobKey, AnyJob] = {}
         self._requests: set[Request] = set()
         self.watchers = Watchers()
@@ -254,14 +258,14 @@ class Scheduler:
         request: Request,
         obtain: Obtain | None = None,
     ) -> Plan:
-        ask, intact = self._asker(options, request)
+        inspect = self._inspect if options.mode is BuildMode.REPAIR else None
         return await self._planner.plan(
             wanted,
             options.mode,
             roots,
-            ask=ask,
+            ask=self._asker(options, request),
             fallback=options.fallback,
-            intact=intact,
+            inspection=inspect(request.queue.put) if inspect else None,
             obtain=obtain,
         )
 
@@ -275,10 +279,10 @@ class Scheduler:
 
         return obtain
 
-    def _asker(self, options: BuildOptions, request: Request) -> tuple[Ask | None, Intact | None]:
+    def _asker(self, options: BuildOptions, request: Request) -> Ask | None:
         substituter, sources = self._substituter, options.sources
         if substituter is None or sources is None or not substituter.is_present():
-            return None, None
+            return None
 
         def listen(data: bytes) -> None:
             request.queue.offer(SubstituterOutput("", data))
@@ -286,7 +290,7 @@ class Scheduler:
         async def ask(paths: Collection[StorePath]) -> Mapping[StorePath, Offer]:
             return await substituter.ask(paths, sources, listen)
 
-        return ask, substituter.is_intact if options.mode is BuildMode.REPAIR else None
+        return ask
 
     def _grow(self, request: Request, plan: Plan) -> None:
         assert self._nursery is not None, "the scheduler runs before anyone asks"
@@ -377,7 +381,7 @@ def _outlook(plan: Plan) -> Outlook:
     builds = [
         node.path
         for node in nodes
-        if node.derivation is not None and node.stage is not Stage.SUBSTITUTING
+        if node.derivation is not None and node.stage not in {Stage.MENDING, Stage.SUBSTITUTING}
     ]
     offers = [node.offer for node in nodes if node.offer is not None]
     return Outlook(tuple(builds), tuple(offers), plan.problems, tuple(plan.unavailable))

@@ -18,6 +18,7 @@ from builder.cleaning import Cleaner, tree_deleter
 from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
 from builder.eviction import end_processes
+from builder.inspection import Inspection
 from builder.keeping import Keeper
 from builder.logfile import LogFiles
 from builder.lookup import ContentLookup, ItemFinder
@@ -212,6 +213,7 @@ def make_building(materials: Materials) -> Building:
         ReportedRealiser(retrier),
         substituting.substituter,
         lookup,
+        partial(Inspection, database, derivations.get, sealer.is_intact),
     )
     return Building(
         scheduler,

@@ -92,10 +92,6 @@ class Substituter:
         """Return what is offered of some items; see `Queries.ask`."""
         return await self._parts.queries.ask(paths, sources, listen)
 
-    async def is_intact(self, path: StorePath) -> bool:
-        """Tell whether a valid item has the content that was registered."""
-        return await self._parts.sealer.is_intact(self._parts.database.path_info(path))
-
     async def substitute(self, job: Download) -> None:
         """Make an item valid whose references are; in a repair, whatever it is now.
 

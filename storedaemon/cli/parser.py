@@ -318,7 +318,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
         "-c", "--contents", action="store_true", help="hash all items, to find changed ones"
     )
     parser.add_argument(
-        "-r", "--repair", action="store_true", help="build again what is damaged, as far as known"
+        "-r", "--repair", action="store_true", help="substitute what is damaged, or build it again"
     )
     _quiet(parser)
 

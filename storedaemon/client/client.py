@@ -394,7 +394,7 @@ class Client:
 
         Args:
             contents: Whether to hash all items.
-            repair: Whether to build again what is damaged, which needs trust.
+            repair: Whether to substitute or build again what is damaged, which needs trust.
         """
         params = {"contents": contents, "repair": repair}
         async with self._link.exchange("verify", params) as exchange:

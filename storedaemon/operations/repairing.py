@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Repairing items: building again what is damaged, from the derivation that made it.
+"""Repairing items: substituting what is damaged, or building it again from its derivation.
 
 The messages are the reference's to the letter, since people look for them.
 Entry points: `repair_items` for items that a client names, `Repairer` for verification.
@@ -9,6 +9,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 
 from builder.directories import opened
+from builder.errors import BuildError
 from builder.events import BuildEvent, Damage, ItemDamaged, Level, Message
 from builder.options import BuildMode
 from store.contents import Content, ContentCheck
@@ -47,7 +48,7 @@ def modified_text(content: Content) -> str:
 async def repair_items(
     services: Services, session: Session, paths: Iterable[str], events: Events
 ) -> bool:
-    """Compare items with what was registered, and build again those that differ.
+    """Compare items with what was registered, and substitute or build again those that differ.
 
     Args:
         services: The daemon's.
@@ -79,7 +80,7 @@ def _registered(services: Services, path: str) -> StorePath:
 
 
 class Repairer:
-    """Builds damaged items again for one client.
+    """Has damaged items substituted or built again for one client.
 
     Args:
         services: The daemon's.
@@ -105,19 +106,36 @@ class Repairer:
         await self._events(Message(_problem_of(content), Level.ERROR))
         repaired = False
         try:
-            await self.rebuild(path)
+            await self.repair(path)
             repaired = True
         except StoreError as error:
             await self._events(Message(f"error: {error.message}", Level.ERROR))
         await self._events(ItemDamaged(path, _damage_of(content), repaired))
         return repaired
 
-    async def rebuild(self, path: StorePath) -> None:
-        """Build an item again from the derivation that is said to have made it.
+    async def repair(self, path: StorePath) -> None:
+        """Substitute an item or, where that fails, build it from the deriver that is registered.
 
         Raises:
             StoreError: That is not known, fails, or makes something else.
         """
+        if not await self._substitute(path):
+            await self._rebuild(path)
+
+    async def _substitute(self, path: StorePath) -> bool:
+        services, session = self._services, self._session
+        options = session.build_options(services.config, BuildMode.REPAIR)
+        if options.sources is None:
+            return False
+        try:
+            await services.scheduler.substitute(
+                path, options, session.client, session.roots, self._events
+            )
+        except BuildError:
+            return False  # the client was told why, and the item can perhaps be built
+        return (await self._check.check(path)).sound
+
+    async def _rebuild(self, path: StorePath) -> None:
         services, session = self._services, self._session
         deriver = services.database.deriver(path)
         if deriver is None or not services.database.is_valid(deriver):

@@ -38,7 +38,7 @@ async def verify_store(
         services: The daemon's.
         session: The client's.
         check_contents: Whether to hash all items as well.
-        repair: Whether to build again what is damaged, and what is gone but needed.
+        repair: Whether to substitute or build again what is damaged, and what is gone but needed.
         events: Awaited with each message and build event, in order.
 
     Raises:
@@ -123,11 +123,11 @@ class _Verification:
             await self._mend(path, Damage.MODIFIED, "error")
 
     async def _mend(self, path: StorePath, damage: Damage, severity: str) -> None:
-        """Build an item again if that is asked for, and tell what came of it."""
+        """Repair an item if that is asked for, and tell what came of it."""
         repaired = False
         if self._repairer is not None:
             try:
-                await self._repairer.rebuild(path)
+                await self._repairer.repair(path)
                 repaired = True
             except StoreError as error:
                 await self._tell(f"{severity}: {error.message}")

@@ -18,7 +18,7 @@ async def verify(call: Call) -> Result:
 
 
 async def repair(call: Call) -> Result:
-    """Compare items with what was registered, and build again what is damaged."""
+    """Compare items with what was registered, and repair what is damaged."""
     paths = call.params.texts("paths")
     errors = await repairing.repair_items(call.services, call.session, paths, call.send_events)
     return {"errors": errors}
