@@ -27,9 +27,15 @@ class Site:
     gates: Path
     clients: list[PlainClient]
 
-    def client(self) -> PlainClient:
-        """Connect."""
-        client = PlainClient(self.daemon.connect_native())
+    def client(self, uid: int | None = None) -> PlainClient:
+        """Connect, as somebody else if a user is named; the kernel tells the effective one."""
+        own = os.geteuid()
+        os.seteuid(own if uid is None else uid)
+        try:
+            sock = self.daemon.connect_native()
+        finally:
+            os.seteuid(own)
+        client = PlainClient(sock)
         client.sock.settimeout(SECONDS)
         client.greet()
         self.clients.append(client)
