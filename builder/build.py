@@ -10,7 +10,7 @@ through directory descriptors. What was hashed is what is registered.
 import errno
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -38,6 +38,7 @@ from builder.events import (
     OutputConfirmed,
     UnsupportedPlatform,
 )
+from builder.input_locks import InputLocks
 from builder.inputs import closure_of, direct_inputs
 from builder.jobs import Job, JobState
 from builder.keeping import Keeper
@@ -85,6 +86,7 @@ class Workshop:
         logs: The logs of builds.
         builtins: How the builders are served that are part of the daemon.
         meters: Measure builders.
+        input_locks: Keep what builders see; None where nobody needs it.
     """
 
     layout: Layout
@@ -103,6 +105,7 @@ class Workshop:
     logs: LogFiles
     builtins: Builtins = field(default_factory=Builtins)
     meters: Meters = field(default_factory=partial(Meters, None))
+    input_locks: InputLocks | None = None
 
 
 EXITED = frozenset({FailureKind.PERMANENT, FailureKind.TRANSIENT})
@@ -198,13 +201,14 @@ class Builder:
     @asynccontextmanager
     async def _run(self, job: Job, inputs: frozenset[StorePath]) -> AsyncIterator[BuildDirectories]:
         """Run the builder; inside, its outputs lie in the directories, and it is gone."""
-        async with self._user() as user:
-            while True:
-                directories = await self._directories(job, user, inputs)
-                async with self._cleaned_up(job, directories):
-                    if await self._execute(job, directories, inputs, user):
-                        yield directories
-                        return
+        with self._locked(inputs):
+            async with self._user() as user:
+                while True:
+                    directories = await self._directories(job, user, inputs)
+                    async with self._cleaned_up(job, directories):
+                        if await self._execute(job, directories, inputs, user):
+                            yield directories
+                            return
 
     @asynccontextmanager
     async def _cleaned_up(self, job: Job, directories: BuildDirectories) -> AsyncIterator[None]:
@@ -234,6 +238,10 @@ class Builder:
                 await self._shop.sealer.keep_failed(job, directories, output)
             except WorkerError as error:
                 job.audience.tell(Message(error.message, Level.ERROR))
+
+    def _locked(self, inputs: frozenset[StorePath]) -> AbstractContextManager[None]:
+        locks = self._shop.input_locks
+        return nullcontext() if locks is None else locks.held(inputs)
 
     @asynccontextmanager
     async def _user(self) -> AsyncIterator[BuildUser | None]:

@@ -102,6 +102,11 @@ class Lease:
         if count:
             self._ranges.append((first, count))
 
+    def disown(self) -> list[int]:
+        """Give the tokens to the caller, in the order of the files, to release one by one."""
+        ranges, self._ranges = self._ranges, []
+        return [token for first, count in ranges for token in range(first, first + count)]
+
     async def release(self, *, deleted: bool = False) -> None:
         """Release all locks; a second call does nothing. Not interrupted by cancellation.
 
@@ -239,7 +244,7 @@ class Locker:
         return await self._acquire(names, OpenedBatches(names, opener), manner)
 
     async def release(self, first: int, count: int, *, deleted: bool) -> None:
-        """Release tokens; for `Lease`."""
+        """Release tokens; for `Lease`, and for who took them from one."""
         self._held -= count
         await self._send_uncancelled(ReleaseLocks(first, count, deleted))
 

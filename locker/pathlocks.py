@@ -123,10 +123,13 @@ class PathLocks:
 
     Args:
         locker: Waits for locks that are taken, and holds large numbers of them.
+
+    Attributes:
+        locker: The same.
     """
 
     def __init__(self, locker: Locker) -> None:
-        self._locker = locker
+        self.locker = locker
         self._awaited: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
@@ -230,9 +233,7 @@ class PathLocks:
     async def _wait(self, paths: Sequence[str], lease: PathLease, *, shared: bool) -> None:
         self._awaited.update(paths)
         try:
-            locks = await self._locker.acquire(
-                paths, open_lock_file, shared=shared, lock_files=True
-            )
+            locks = await self.locker.acquire(paths, open_lock_file, shared=shared, lock_files=True)
         finally:
             self._awaited.subtract(paths)
             for path in paths:
@@ -242,7 +243,7 @@ class PathLocks:
         lease.add_lease(paths, locks)
 
     async def _try_many(self, paths: Sequence[str], lease: PathLease, *, shared: bool) -> bool:
-        locks = await self._locker.acquire(
+        locks = await self.locker.acquire(
             paths, open_lock_file, shared=shared, wait=False, lock_files=True
         )
         if locks is None:

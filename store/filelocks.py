@@ -39,6 +39,7 @@ def _whole_file(kind: int) -> bytes:
     return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
 
 
+_GET_LOCK = 36  # F_OFD_GETLK of <fcntl.h>
 _UNLOCK = _whole_file(fcntl.F_UNLCK)
 _REQUESTS = {mode: _whole_file(mode.value) for mode in LockMode}
 
@@ -52,6 +53,17 @@ def try_lock(fd: int, mode: LockMode) -> bool:
             return False
         raise
     return True
+
+
+def is_locked(fd: int) -> bool:
+    """Tell whether somebody else has locked a file in any way; works for directories, too.
+
+    A lock for writing needs a file that is open for writing, which directories cannot be and
+    running programs must not be; the question of who is in its way does not.
+    """
+    answer = fcntl.fcntl(fd, _GET_LOCK, _REQUESTS[LockMode.EXCLUSIVE])
+    (kind,) = struct.unpack_from("h", answer)
+    return bool(kind != fcntl.F_UNLCK)
 
 
 def wait(fd: int, mode: LockMode) -> None:

@@ -18,6 +18,7 @@ from builder.cleaning import Cleaner, tree_deleter
 from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
 from builder.eviction import end_processes
+from builder.input_locks import InputLocks
 from builder.inspection import Inspection
 from builder.keeping import Keeper
 from builder.logfile import LogFiles
@@ -102,6 +103,7 @@ class Building:
         builtins: How the builders are served that are part of the daemon.
         substituting: What substitutes.
         meters: Measure builders.
+        input_locks: Keep what builders see.
     """
 
     scheduler: Scheduler
@@ -114,6 +116,7 @@ class Building:
     builtins: Builtins
     substituting: Substituting
     meters: Meters
+    input_locks: InputLocks
 
     @property
     def substituter(self) -> Substituter:
@@ -127,6 +130,7 @@ class Building:
                 nursery.start_soon(self._release_idle)
                 nursery.start_soon(self.logs.run)
                 nursery.start_soon(self.meters.run)
+                nursery.start_soon(self.input_locks.run)
                 await nursery.start(self.substituting.run)
                 await nursery.start(self.scheduler.run)
                 task_status.started()
@@ -165,6 +169,7 @@ def make_building(materials: Materials) -> Building:
             materials.content_sources,
         ),
     )
+    input_locks = InputLocks(materials.locks.locker)
     meters = Meters.of_machine(materials.settings.max_build_memory)
     workshop = Workshop(
         layout=materials.layout,
@@ -183,6 +188,7 @@ def make_building(materials: Materials) -> Building:
         builtins=builtins,
         logs=logs,
         meters=meters,
+        input_locks=input_locks,
     )
     builder = Builder(workshop)
     hooks = Hooks(materials.offload_program, materials.environment, materials.monitor)
@@ -226,6 +232,7 @@ def make_building(materials: Materials) -> Building:
         builtins,
         substituting,
         meters,
+        input_locks,
     )
 
 

@@ -92,6 +92,7 @@ class Sweep:
             await trio.lowlevel.checkpoint()
             batch = [n for n in numbers[start : start + _BATCH] if sparing.is_dead(n)]
             doomed = await self._examine_items(garbage, batch)
+            await self._spare_used(doomed, sparing)
             doomed = self._within_limit(each for each in doomed if sparing.is_dead(each.number))
             if self._dry:
                 await self._tell(doomed, {each.path for each in doomed if each.entry})
@@ -103,6 +104,14 @@ class Sweep:
                 finally:
                     sparing.gone()
             await self._settle([each for each in doomed if each.number not in kept], thrown)
+
+    async def _spare_used(self, doomed: Iterable[_Doomed], sparing: Sparing) -> None:
+        """Keep items that a build of another daemon has locked, with all they refer to."""
+        used = [each.path for each in doomed if each.entry is not None and each.entry.in_use]
+        if used:
+            await sparing.spare(used)
+        for path in used:
+            await self._report(Remark(f"note: `{path}' is kept, since another build uses it"))
 
     async def strays(self, names: Sequence[str], strays: Strays, sparing: Sparing) -> None:
         """Delete entries of the store that are not registered."""

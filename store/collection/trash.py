@@ -24,6 +24,7 @@ NAME = "trash"
 LOCK_SUFFIX = ".lock"
 
 _LOCK_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ITEM = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ATTEMPTS = 100
 # As in a container whose store is made of layers; or on a disk without room for a name.
@@ -40,6 +41,7 @@ class Entry:
         is_file: Whether it is a regular file.
         size: For others, the bytes that deleting it frees in the end.
         links: For others, how many names it has.
+        in_use: Whether somebody has locked it, such as another daemon that builds with it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Entry:
     is_file: bool
     size: int
     links: int
+    in_use: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,20 @@ class Trash:
                 continue
             is_directory, is_file = stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode)
             size = 0 if is_directory else status.st_size
-            entries[name] = Entry(name, is_directory, is_file, size, status.st_nlink)
+            in_use = (is_directory or is_file) and self._is_in_use(name)
+            entries[name] = Entry(name, is_directory, is_file, size, status.st_nlink, in_use)
         return entries
+
+    def _is_in_use(self, name: str) -> bool:
+        try:
+            fd = os.open(name, _ITEM, dir_fd=self._store)
+        except OSError:
+            # What cannot be opened by us, no daemon of this store can have locked.
+            return False
+        try:
+            return filelocks.is_locked(fd)
+        finally:
+            os.close(fd)
 
     def throw(self, entries: Iterable[Entry]) -> Thrown:
         """Move or delete entries of the store; what is gone already is as good as removed."""

@@ -29,7 +29,10 @@ async def statistics(services: Services, _session: Session) -> Statistics:
         "sessions": {"connected": len(services.sessions)},
         "slots": asdict(services.building.slots.statistics()),
         "children": asdict(services.monitor.statistics()),
-        "locker": asdict(services.locker.statistics()),
+        "locker": {
+            **asdict(services.locker.statistics()),
+            "inputs": services.building.input_locks.count,
+        },
         "spawner": asdict(services.spawner.statistics()),
         "workers": asdict(services.workers.statistics()),
         "database": {

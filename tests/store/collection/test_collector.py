@@ -12,11 +12,13 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from store import filelocks
 from store.collection import Action, Event, Wish
 from store.collection.events import Entered, Removed, Stage
 from store.database import NewItem
 from store.database.garbage import Keeping
 from store.errors import StoreError
+from store.filelocks import LockMode
 from store.info import PathInfo
 from store.paths import StorePath
 
@@ -146,6 +148,31 @@ async def test_other_daemons_roots_are_respected(yard: Yard, make_info: MakeInfo
     assert yard.remarks == [f"removing stale temporary roots file `{stale}'"]
     assert not stale.exists()
     holder.end()
+
+
+@pytest.mark.parametrize("directory", [False, True])
+async def test_what_another_daemons_build_has_locked_stays(
+    yard: Yard, make_info: MakeInfo, directory: bool
+):
+    """With what it refers to, though nothing else keeps it; until the lock is gone."""
+    lower = await yard.add(make_info("lower"))
+    used = await yard.add(make_info("used", "lower"), directory=directory)
+    user = await yard.add(make_info("user", "used"))
+    opened: list[int] = []
+
+    def lock(event: Event) -> None:
+        # Before that, it would be seen among the files that processes have open.
+        if event == Entered(Stage.DELETING):
+            opened.append(os.open(used, os.O_RDONLY))
+            assert filelocks.try_lock(opened[0], LockMode.SHARED)
+
+    yard.hooks.append(lock)
+    assert (await yard.collect(ALL)).paths == (user,)
+    assert yard.database.is_valid(lower)
+    assert any(used in remark for remark in yard.remarks)
+    os.close(opened[0])
+    yard.hooks.clear()
+    assert set((await yard.collect(ALL)).paths) == {used, lower}
 
 
 async def test_other_daemons_get_no_roots_while_garbage_is_deleted(yard: Yard, make_info: MakeInfo):

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Locks on what builds read: no collector may delete it, whichever process collects.
+
+While a build lasts, each of its inputs is locked for reading: the item itself, opened
+read-only, wholly, by an open-file-description lock that the locker holds. Files and
+directories can be locked so; a symbolic link cannot, and has nothing to lose. A lock is
+shared by all builds that have the input. Builds of less than a moment are not worth
+it: what begins is kept by temporary roots, as with the C++ daemon, and these locks are
+what is left if somebody deletes or does not know them.
+
+Entry points: `InputLocks.held`, and `InputLocks.run` as a task.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+
+import structlog
+import trio
+
+from locker.batches import BATCH
+from locker.client import Locker
+from locker.errors import LockError
+from store.paths import StorePath
+
+MOMENT = 0.25
+"""Seconds that a build has to last for its inputs to be locked."""
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+log = structlog.get_logger("builder")
+
+
+class _Hold:
+    """A build's wish."""
+
+    __slots__ = ("counted", "due", "inputs")
+
+    def __init__(self, inputs: Collection[StorePath], due: float) -> None:
+        self.inputs = inputs
+        self.due = due
+        self.counted = False
+
+
+class InputLocks:
+    """Locks inputs of builds.
+
+    Args:
+        locker: Holds the locks.
+    """
+
+    def __init__(self, locker: Locker) -> None:
+        self._locker = locker
+        self._holds: set[_Hold] = set()
+        self._over: list[_Hold] = []
+        self._users: Counter[StorePath] = Counter()
+        self._tokens: dict[StorePath, int] = {}
+        self._changed = trio.Event()
+
+    @property
+    def count(self) -> int:
+        """How many items are locked."""
+        return len(self._tokens)
+
+    @contextmanager
+    def held(self, inputs: Collection[StorePath]) -> Iterator[None]:
+        """Have inputs locked while inside, from soon on; costs the build nothing."""
+        hold = _Hold(inputs, trio.current_time() + MOMENT)
+        self._holds.add(hold)
+        self._changed.set()
+        try:
+            yield
+        finally:
+            self._holds.remove(hold)
+            if hold.counted:
+                self._over.append(hold)
+                self._changed.set()
+
+    async def run(self) -> None:
+        """Lock and release until cancelled."""
+        try:
+            while True:
+                await self._wait()
+                await self._release()
+                now = trio.current_time()
+                for hold in [each for each in self._holds if each.due <= now and not each.counted]:
+                    await self._lock(hold)
+        finally:
+            await self._release_tokens(self._tokens.values())
+            self._tokens.clear()
+
+    async def _wait(self) -> None:
+        """Wait until there is something to do."""
+        while not self._over:
+            due = min((each.due for each in self._holds if not each.counted), default=None)
+            if due is not None and due <= trio.current_time():
+                return
+            self._changed = trio.Event()
+            with trio.move_on_at(float("inf") if due is None else due):
+                await self._changed.wait()
+
+    async def _lock(self, hold: _Hold) -> None:
+        hold.counted = True
+        self._users.update(hold.inputs)
+        missing = (path for path in hold.inputs if path not in self._tokens)
+        while hold in self._holds and (portion := list(islice(missing, BATCH))):
+            try:
+                await self._lock_portion(portion)
+            except LockError as error:
+                log.warning("inputs_not_locked", error=error.message)
+                return
+            await trio.lowlevel.checkpoint()
+
+    async def _lock_portion(self, paths: Iterable[StorePath]) -> None:
+        opened = {path: fd for path in paths if (fd := _open(path)) >= 0}
+        if not opened:
+            return
+        # Nobody locks items for writing; who does anyway is not waited for.
+        lease = await self._locker.acquire(list(opened.values()), _itself, shared=True, wait=False)
+        if lease is not None:
+            self._tokens.update(zip(opened, lease.disown(), strict=True))
+
+    async def _release(self) -> None:
+        over, self._over = self._over, []
+        tokens = []
+        for hold in over:
+            self._users.subtract(hold.inputs)
+            for path in hold.inputs:
+                if self._users[path] <= 0:
+                    del self._users[path]
+                    with suppress(KeyError):
+                        tokens.append(self._tokens.pop(path))
+        await self._release_tokens(tokens)
+
+    async def _release_tokens(self, tokens: Iterable[int]) -> None:
+        for first, count in runs(tokens):
+            await self._locker.release(first, count, deleted=False)
+
+
+def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the count of each run of consecutive numbers, of at most `BATCH`.
+
+    The locker takes no longer ones.
+    """
+    first = count = 0
+    for number in sorted(numbers):
+        if 0 < count < BATCH and number == first + count:
+            count += 1
+            continue
+        if count:
+            yield first, count
+        first, count = number, 1
+    if count:
+        yield first, count
+
+
+def _open(path: StorePath) -> int:
+    try:
+        return os.open(path, _OPEN)
+    except OSError:
+        # A symbolic link; or it is gone, of which the builder will tell.
+        return -1
+
+
+def _itself(fd: int) -> int:
+    return fd
