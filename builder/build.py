@@ -108,6 +108,9 @@ class Workshop:
     input_locks: InputLocks | None = None
 
 
+MANY_INPUTS = 2000
+"""Inputs from which a container is described in a thread: it takes some 5 µs an input."""
+
 EXITED = frozenset({FailureKind.PERMANENT, FailureKind.TRANSIENT})
 """How a builder fails by its own exit, which may leave outputs that tell why."""
 
@@ -273,7 +276,7 @@ class Builder:
         if graphs := await self._graphs(job):
             write_files(directories.workplace.build, graphs)
         plan = self._plan(job, directories, inputs | await self._circumstances.tools(job), user)
-        container = self._container(plan)
+        container = await self._container(plan)
         if plan.shelves is not None:
             await self._shop.content_index.flush()
         log = self.open_log(job)
@@ -333,9 +336,11 @@ class Builder:
             size = self._shop.settings.max_log_size
         return Limits(options.timeout, options.max_silent_time, size)
 
-    def _container(self, plan: BuildPlan) -> Container:
+    async def _container(self, plan: BuildPlan) -> Container:
         try:
-            return container_for(plan, self._shop.host)
+            if len(plan.inputs) < MANY_INPUTS:
+                return container_for(plan, self._shop.host)
+            return await trio.to_thread.run_sync(container_for, plan, self._shop.host)
         except ValueError as error:
             # A derivation can hold texts that no process can be given, such as a NUL.
             raise BuildError(

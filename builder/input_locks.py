@@ -12,6 +12,7 @@ Entry points: `InputLocks.held`, and `InputLocks.run` as a task.
 """
 
 import os
+import resource
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -53,6 +54,8 @@ class InputLocks:
 
     def __init__(self, locker: Locker) -> None:
         self._locker = locker
+        # The locker has the same limit, and lock files need descriptors as well.
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2
         self._holds: set[_Hold] = set()
         self._over: list[_Hold] = []
         self._users: Counter[StorePath] = Counter()
@@ -106,6 +109,9 @@ class InputLocks:
         self._users.update(hold.inputs)
         missing = (path for path in hold.inputs if path not in self._tokens)
         while hold in self._holds and (portion := list(islice(missing, BATCH))):
+            if len(self._tokens) + BATCH > self._most:
+                log.info("inputs_not_locked", inputs=len(hold.inputs), locked=len(self._tokens))
+                return
             try:
                 await self._lock_portion(portion)
             except LockError as error:

@@ -227,6 +227,16 @@ class _Walk:
         is_valid = self.database.is_valid
         return frozenset(path for path in _outputs(derivation, names) if not is_valid(path))
 
+    async def _absent(self, paths: Iterable[StorePath]) -> list[StorePath]:
+        """Return the items that are not valid, of however many, without holding up others."""
+        absent = []
+        for number, path in enumerate(paths, 1):
+            if not self.database.is_valid(path):
+                absent.append(path)
+            if number % _CHECKS_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
+        return absent
+
     def _wish(self, wish: Wish) -> None:
         earlier = self.plan.wishes.get(wish.target.path)
         if earlier is not None:
@@ -275,7 +285,7 @@ class _Walk:
         if retry:
             node.stage, node.outputs = Stage.RETRYING, target.outputs
         await plan.roots.add(*derivation.input_sources)
-        missing = [each for each in derivation.input_sources if not self.database.is_valid(each)]
+        missing = await self._absent(derivation.input_sources)
         if not missing:
             return _inputs(target.path, derivation, mode)
         if plan.ask is None:
