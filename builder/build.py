@@ -205,7 +205,7 @@ class Builder:
     async def _run(self, job: Job, inputs: frozenset[StorePath]) -> AsyncIterator[BuildDirectories]:
         """Run the builder; inside, its outputs lie in the directories, and it is gone."""
         with self._locked(inputs):
-            async with self._user() as user:
+            async with self._user(job) as user:
                 while True:
                     directories = await self._directories(job, user, inputs)
                     async with self._cleaned_up(job, directories):
@@ -247,12 +247,19 @@ class Builder:
         return nullcontext() if locks is None else locks.held(inputs)
 
     @asynccontextmanager
-    async def _user(self) -> AsyncIterator[BuildUser | None]:
+    async def _user(self, job: Job) -> AsyncIterator[BuildUser | None]:
         if self._shop.users is None:
             yield None
-        else:
-            async with self._shop.users.borrow() as user:
-                yield user
+            return
+
+        def waiting(busy: int) -> None:
+            count = "1 build is" if busy == 1 else f"{busy} builds are"
+            reason = f"{count} running, as all users that there are"
+            job.wait(JobState.WAITING_FOR_USER, "build user", reason)
+
+        async with self._shop.users.borrow(waiting) as user:
+            job.proceed(JobState.PREPARING)
+            yield user
 
     async def _directories(
         self, job: Job, user: BuildUser | None, inputs: frozenset[StorePath]

@@ -38,6 +38,7 @@ class JobState(StrEnum):
     WAITING_FOR_MACHINE = "waiting-for-machine"
     WAITING_FOR_RESOURCES = "waiting-for-resources"
     WAITING_FOR_QUIET = "waiting-for-quiet"
+    WAITING_FOR_USER = "waiting-for-user"
     WAITING_TO_RETRY = "waiting-to-retry"
     PREPARING = "preparing"
     BUILDING = "building"

@@ -84,13 +84,16 @@ class BuildUsers:
         self._returned = trio.lowlevel.ParkingLot()
 
     @asynccontextmanager
-    async def borrow(self) -> AsyncIterator[BuildUser]:
+    async def borrow(self, waiting: Callable[[int], None]) -> AsyncIterator[BuildUser]:
         """Lend a user for one build; waits while all that there are build here.
+
+        Args:
+            waiting: Called before it waits, with the number of users that build here.
 
         Raises:
             BuildError: The group is unusable, or others use all its users.
         """
-        user, lock = await self._take()
+        user, lock = await self._take(waiting)
         self._busy.add(user)
         try:
             yield user
@@ -105,7 +108,7 @@ class BuildUsers:
             _, lock = self._idle.popitem()
             os.close(lock)
 
-    async def _take(self) -> tuple[BuildUser, int]:
+    async def _take(self, waiting: Callable[[int], None]) -> tuple[BuildUser, int]:
         while True:
             if self._idle:
                 return self._idle.popitem()
@@ -118,6 +121,7 @@ class BuildUsers:
                     f"users and adding them to the `{self._group}' group",
                     FailureKind.TRANSIENT,
                 )
+            waiting(len(self._busy))
             await self._returned.park()
 
     def _claim(self) -> tuple[BuildUser, int] | None:

@@ -97,9 +97,9 @@ def make_site(start_daemon: Callable[..., Any], tmp_path: Path) -> Iterator[Call
         directory.chmod(0o755)
     clients: list[PlainClient] = []
 
-    def make(*options: str) -> Site:
+    def make(*options: str, **how: Any) -> Site:
         seen = [*filter(os.path.isdir, HOST_DIRECTORIES), str(gates)]
-        daemon = start_daemon(*(f"--chroot-directory={path}" for path in seen), *options)
+        daemon = start_daemon(*(f"--chroot-directory={path}" for path in seen), *options, **how)
         return Site(daemon, gates, clients)
 
     yield make

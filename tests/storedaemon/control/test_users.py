@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What users get of a busy daemon, and what they may do to each other's builds."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from tests.storedaemon.guix_client import GuixClient
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 ALICE, BOB = 4711, 4712
+FILES = ("group", "passwd")
 
 
 def hold(site: Any, name: str = "first") -> dict[str, Any]:
@@ -90,6 +93,28 @@ def test_detached_builds_are_their_owners(site: Any):
     assert [b["uid"] for b in site.client().ask("detached")["builds"]] == [ALICE]
     assert site.client(ALICE).ask("end-detached", detached=number) == {"ended": True}
     site.open("go")
+
+
+def test_who_waits_for_a_build_user_is_told(make_site: Callable[..., Any], tmp_path: Path):
+    """With fewer users than slots, it is the users that are waited for."""
+    (tmp_path / "group").write_text("root:x:0:\nbuilders:x:64300:one\n")
+    (tmp_path / "passwd").write_text("root:x:0:0::/:/bin/sh\none:x:64301:64300::/:/x\n")
+    mounts = " && ".join(f"mount --bind {tmp_path}/{name} /etc/{name}" for name in FILES)
+    site = make_site(
+        *("--build-users-group=builders", "--max-jobs=2"),
+        wrapper=("unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh"),
+    )
+    hold(site)
+    second = site.describe("second", "echo > $out")
+    client = site.client()
+    number = client.begin("build", targets=[second["path"]])
+    goals = site.until(lambda goals: goals.get("second", {}).get("waits-for"))
+    assert goals["second"]["state"] == "waiting-for-user"
+    assert goals["second"]["waits-for"].startswith("build user: 1 build is running")
+    site.open("go")
+    answer, events = client.finish(number)
+    assert answer["type"] == "reply"
+    assert [e["what"] for e in events if e.get("event") == "waiting"] == ["build user"]
 
 
 def test_guix_clients_are_told_what_they_wait_for(site: Any):
