@@ -139,8 +139,12 @@ class RunningDaemon:
 
 def _connect(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
     sock.settimeout(10)
-    sock.connect(path)
     return sock
 
 

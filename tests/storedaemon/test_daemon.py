@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,26 @@ def test_it_starts_and_stops_in_order(daemon: RunningDaemon):
     assert daemon.manager.recv(100) == b"STOPPING=1"
 
 
+def test_who_connects_while_it_starts_is_served_when_it_is_ready(start_daemon: Start):
+    """The sockets are there long before the store is open; nobody is accepted before it is."""
+    daemon = start_daemon(ready=False)
+    with GuixClient(connected_at_once(daemon)) as client:
+        path = client.add_text("early", b"text")
+        assert client.is_valid(path)
+    assert daemon.manager.recv(100) == b"READY=1"
+    names = [event["event"] for event in daemon.events()]
+    assert names[:2] == ["ready", "connected"]
+
+
+def connected_at_once(daemon: RunningDaemon) -> socket.socket:
+    """Connect to a daemon as soon as it listens."""
+    while daemon.process.poll() is None:
+        with suppress(FileNotFoundError, ConnectionRefusedError):
+            return daemon.connect_guix()
+        time.sleep(0.001)
+    raise AssertionError(daemon.errors())
+
+
 def test_an_interrupt_stops_it_too(daemon: RunningDaemon):
     """Control-C in a terminal is an orderly end."""
     assert daemon.stop(signal.SIGINT) == 0
@@ -173,7 +194,7 @@ def wait_until_gone(pids: list[int]) -> None:
 
 @pytest.mark.slow
 def test_a_database_of_another_schema_is_refused(start_daemon: Start):
-    """The reason is told in a sentence, and the exit code is 1."""
+    """The reason is told in a sentence, the exit code is 1, and no socket is left."""
     daemon = start_daemon()
     assert daemon.stop() == 0
     Path(f"{daemon.state}/db/schema").write_text("9")
@@ -181,6 +202,8 @@ def test_a_database_of_another_schema_is_refused(start_daemon: Start):
     assert daemon.process.wait(20) == 1
     (event,) = [event for event in daemon.events() if event["level"] == "error"]
     assert "schema" in event["why"]
+    assert not os.path.exists(daemon.guix_socket)
+    assert not os.path.exists(daemon.native_socket)
     assert "Traceback" not in daemon.errors()
     Path(f"{daemon.state}/db/schema").write_text("7")
 
@@ -283,7 +306,15 @@ def test_a_hostile_client_disturbs_nobody(daemon: RunningDaemon):
                     while bad.recv(4096):
                         pass
         assert good.add_text("good", b"text").startswith(daemon.store)
-        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) == before
+        wait_for_descriptors(daemon, before)
+
+
+def wait_for_descriptors(daemon: RunningDaemon, most: int) -> None:
+    """Wait until a daemon has few descriptors: who hangs up is told before the last is closed."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while (count := len(os.listdir(f"/proc/{daemon.pid}/fd"))) > most:
+        assert time.monotonic() < deadline, f"{count} are open, {most} were before"
+        time.sleep(0.01)
 
 
 def test_each_connection_build_and_rpc_is_an_event(start_daemon: Start):
