@@ -55,7 +55,7 @@ class InputLocks:
     def __init__(self, locker: Locker) -> None:
         self._locker = locker
         # The locker has the same limit, and lock files need descriptors as well.
-        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] * 3 // 4
         self._holds: set[_Hold] = set()
         self._over: list[_Hold] = []
         self._users: Counter[StorePath] = Counter()
