@@ -13,17 +13,17 @@ from functools import partial
 
 import trio
 
+from builder.admission.usage import Usage
 from builder.container import Container
 from builder.errors import BuildError
 from builder.events import BuildLog, BuildStarted, FailureKind
-from builder.jobs import Job, JobState
 from builder.logfile import LogFile
 from builder.memory.meters import Meter, Meters
 from builder.network import Network
 from builder.retries.policy import Quiet
+from builder.scheduling.jobs import Job, JobState
 from builder.spawner.client import SetupError, SpawnedProcess, Spawner
 from builder.uplink import Gate, UplinkError
-from builder.usage import Usage
 from builder.watch import Limits, Watch
 from reaper.process import ExitStatus, Process
 

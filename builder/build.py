@@ -19,7 +19,6 @@ import trio
 from builder.attempt import Attempt, failed_exit
 from builder.builtins import Builtins
 from builder.circumstances import Circumstances
-from builder.cleaning import Cleaner
 from builder.container import Container
 from builder.derivation_cache import DerivationCache
 from builder.directories import (
@@ -40,16 +39,17 @@ from builder.events import (
 )
 from builder.input_locks import InputLocks
 from builder.inputs import closure_of, direct_inputs
-from builder.jobs import Job, JobState
-from builder.keeping import Keeper
 from builder.logfile import LogFile, LogFiles
-from builder.lookup import ContentLookup, remember
 from builder.memory.meters import Meters
 from builder.options import BuildMode, BuildSettings
+from builder.outputs.cleaning import Cleaner
+from builder.outputs.keeping import Keeper
+from builder.outputs.lookup import ContentLookup, remember
+from builder.outputs.sealing import Sealer
+from builder.outputs.shelves import shelves_for
 from builder.plan import BuildPlan, Host, container_for
 from builder.references_graph import graph_requests, graph_text
-from builder.sealing import Sealer
-from builder.shelves import shelves_for
+from builder.scheduling.jobs import Job, JobState
 from builder.spawner.client import SetupError, Spawner, SpawnError
 from builder.users import BuildUser, BuildUsers
 from builder.views import Views, clean

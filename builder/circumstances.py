@@ -8,9 +8,9 @@ from builder.builtins import Builtins, Manner, items_of
 from builder.errors import BuildError
 from builder.events import FailureKind, Level, Message
 from builder.inputs import closure_of
-from builder.jobs import Job
 from builder.network import Network, NetworkMode, Reach, choose, survey
 from builder.options import BuildSettings
+from builder.scheduling.jobs import Job
 from store.database import StoreDatabase
 from store.paths import StorePath
 

@@ -8,7 +8,7 @@ its own form: trace lines for Guix clients, CBOR maps for native ones.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from builder.waiting import Holder, clock
+from builder.scheduling.waiting import Holder, clock
 from store.paths import StorePath
 
 

@@ -4,8 +4,8 @@
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from builder.admission.obstacles import ANY_MACHINE, AdmissionSettings
 from builder.network import NetworkMode
-from builder.obstacles import ANY_MACHINE, AdmissionSettings
 from builder.retries.policy import NO_RETRIES, RetrySettings
 from builder.substitution.offers import Sources
 

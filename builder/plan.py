@@ -42,8 +42,8 @@ from builder.container import (
 )
 from builder.environment import builder_environment, octets
 from builder.network import HOSTS, Network, Reach, files
+from builder.outputs.shelves import Shelves
 from builder.platforms import Machine
-from builder.shelves import Shelves
 from builder.users import BuildUser
 from store.derivations import Derivation
 from store.paths import StorePath

@@ -8,9 +8,9 @@ import structlog
 import trio
 
 from builder.errors import BuildError
-from builder.jobs import Job
 from builder.options import BuildOptions
-from builder.scheduler import Realiser
+from builder.scheduling.jobs import Job
+from builder.scheduling.scheduler import Realiser
 
 
 class ReportedRealiser:

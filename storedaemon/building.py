@@ -11,34 +11,34 @@ from functools import partial
 
 import trio
 
-from builder.admission import Admission
+from builder.admission.gate import Admission
+from builder.admission.machine import MachineReader
+from builder.admission.slots import Slots
 from builder.build import Builder, Workshop
 from builder.builtins import Builtins
-from builder.cleaning import Cleaner, tree_deleter
 from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
 from builder.eviction import end_processes
 from builder.input_locks import InputLocks
-from builder.inspection import Inspection
-from builder.keeping import Keeper
 from builder.logfile import LogFiles
-from builder.lookup import ContentLookup, ItemFinder
-from builder.machine import MachineReader
 from builder.memory.home import own_place
 from builder.memory.meters import Meters
 from builder.offload.builder import RemoteBuilder
 from builder.offload.dispatch import Dispatcher
 from builder.offload.hooks import Hooks
 from builder.options import BuildSettings
+from builder.outputs.cleaning import Cleaner, tree_deleter
+from builder.outputs.keeping import Keeper
+from builder.outputs.lookup import ContentLookup, ItemFinder
+from builder.outputs.sealing import Sealer
 from builder.plan import Host
-from builder.planner import Planner
+from builder.planning.inspection import Inspection
+from builder.planning.planner import Planner
 from builder.platforms import Machine, native_system
-from builder.realise import Realiser
 from builder.retries.history import History
 from builder.retries.retrier import Retrier
-from builder.scheduler import Scheduler
-from builder.sealing import Sealer
-from builder.slots import Slots
+from builder.scheduling.realise import Realiser
+from builder.scheduling.scheduler import Scheduler
 from builder.spawner.client import Spawner
 from builder.substitution.substituter import Substituter
 from builder.toolkit import find_toolkit, usable_guix

@@ -194,8 +194,11 @@ class _Daemon:
     async def _watch_helper(self, name: str, process: Process) -> None:
         """Stop the daemon when a helper ends: locks may be lost, and no other can be started."""
         status = await process.wait()
+        if self.helpers_may_end and status.succeeded:
+            return
+        # Its channel may have closed first, and have stopped the daemon already.
+        self.given.log.error("helper ended", helper=name, status=status.describe())
         if not self.helpers_may_end:
-            self.given.log.error("helper ended", helper=name, status=status.describe())
             self.stop.fail(f"helper {name} ended")
 
     async def _end_helpers(self, processes: list[tuple[str, Process]]) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 import structlog
 import trio
 
-from builder.audience import Audience, EventQueue
 from builder.errors import BuildError
 from builder.events import (
     BuildEvent,
@@ -30,7 +29,8 @@ from builder.events import (
     SubstituterOutput,
 )
 from builder.options import BuildOptions, Client
-from builder.scheduler import BuildReport, Scheduler
+from builder.scheduling.audience import Audience, EventQueue
+from builder.scheduling.scheduler import BuildReport, Scheduler
 from store.errors import StoreError
 from store.paths import StorePath
 from store.temproots import SessionRoots, TempRoots

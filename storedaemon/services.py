@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from builder.options import BuildSettings
 from builder.retries.history import History
-from builder.scheduler import Scheduler
+from builder.scheduling.scheduler import Scheduler
 from builder.spawner.client import Spawner
 from locker.client import Locker
 from locker.pathlocks import PathLocks

@@ -5,8 +5,8 @@ Apart from `storedaemon.config`, so that reading options does not wait for the b
 modules. Entry points: `build_settings`, `retry_settings`.
 """
 
+from builder.admission.obstacles import AdmissionSettings
 from builder.network import NetworkMode
-from builder.obstacles import AdmissionSettings
 from builder.options import BuildSettings, LogCompression
 from builder.retries.policy import Cause, RetrySettings
 from storedaemon.config import Config

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import trio
 
 from builder.agents import Program
-from builder.cleaning import Cleaner
-from builder.sealing import Sealer
+from builder.outputs.cleaning import Cleaner
+from builder.outputs.sealing import Sealer
 from builder.substitution.answers import Answers
 from builder.substitution.downloads import Downloader
 from builder.substitution.offers import Sources

@@ -45,7 +45,7 @@ PURE = (
     "builder/download/urls.py",
     "builder/environment.py",
     "builder/events.py",
-    "builder/graph.py",
+    "builder/planning/graph.py",
     "builder/options.py",
     "builder/plan.py",
 )

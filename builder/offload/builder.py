@@ -9,10 +9,10 @@ import trio
 from builder.build import NO_SPACE, Builder, Workshop
 from builder.events import BuildSucceeded
 from builder.inputs import closure_of
-from builder.jobs import Job
-from builder.lookup import remember
 from builder.offload.hooks import Hook
 from builder.offload.remote import RemoteBuild, check_remote_exit, check_remote_outputs
+from builder.outputs.lookup import remember
+from builder.scheduling.jobs import Job
 from reaper.process import ExitStatus
 from store.paths import StorePath
 

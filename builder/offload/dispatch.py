@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 
 import trio
 
+from builder.admission.slots import Slot, Slots
 from builder.agents import AgentError
 from builder.errors import BuildError
 from builder.events import Level, Message
-from builder.jobs import Job, JobState
 from builder.offload.hooks import Hook, HookArguments, Hooks
 from builder.offload.protocol import Answer, Requirements, request_line, requirements_of
 from builder.options import BuildMode
 from builder.platforms import Machine
-from builder.slots import Slot, Slots
+from builder.scheduling.jobs import Job, JobState
 
 POSTPONED_SECONDS = 5.0
 """When a hook that said `postpone' is asked again at the latest, as with the C++ daemon."""

@@ -15,10 +15,10 @@ import trio
 from builder.attempt import describe_exit
 from builder.errors import PERMANENT_FAILURE, TIMED_OUT, RemoteBuildError
 from builder.events import BuildLog, BuildStarted, FailureKind
-from builder.jobs import Job, JobState
 from builder.logfile import LogFile
 from builder.offload.hooks import Hook
 from builder.offload.protocol import item_lines
+from builder.scheduling.jobs import Job, JobState
 from builder.watch import Limits, Watch
 from reaper.process import ExitStatus
 from store.paths import StorePath

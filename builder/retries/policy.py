@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # The command line reads the options' choices from here, and must not wait for more.
-    from builder.machine import MachineState
+    from builder.admission.machine import MachineState
 
 
 class Quiet(IntEnum):

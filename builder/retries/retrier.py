@@ -16,18 +16,18 @@ from itertools import count
 import structlog
 import trio
 
+from builder.admission.machine import MachineReader, MachineState
+from builder.admission.usage import Usage
 from builder.errors import BuildError
 from builder.events import BuildRetried, FailureKind
-from builder.jobs import Job, JobState
 from builder.logfile import set_aside
-from builder.machine import MachineReader, MachineState
 from builder.options import BuildMode, BuildOptions
 from builder.retries.attributes import settings_of
 from builder.retries.history import History
 from builder.retries.policy import Cause, Ended, Quiet, decide, quiet_to_begin_with
 from builder.retries.records import Attempt
-from builder.scheduler import Realiser
-from builder.usage import Usage
+from builder.scheduling.jobs import Job, JobState
+from builder.scheduling.scheduler import Realiser
 
 log = structlog.get_logger("builder")
 

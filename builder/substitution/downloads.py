@@ -12,7 +12,7 @@ import trio
 
 from builder.agents import AgentError, Program
 from builder.events import SubstituteProgress, SubstituterOutput
-from builder.jobs import Download
+from builder.scheduling.jobs import Download
 from builder.substitution.offers import Sources
 from builder.substitution.protocol import (
     LineSplitter,

@@ -16,7 +16,7 @@ from functools import partial
 
 import trio
 
-from builder.cleaning import Cleaner
+from builder.admission.slots import Slots
 from builder.directories import private_directory
 from builder.errors import BuildError
 from builder.events import (
@@ -25,16 +25,16 @@ from builder.events import (
     SubstituteStarted,
     SubstituteSucceeded,
 )
-from builder.jobs import Download, JobState
-from builder.locked import LockWatch
 from builder.options import BuildMode
-from builder.sealing import Sealer
-from builder.slots import Slots
+from builder.outputs.cleaning import Cleaner
+from builder.outputs.sealing import Sealer
+from builder.scheduling.jobs import Download, JobState
+from builder.scheduling.locked import LockWatch
+from builder.scheduling.waiting import running_builds
 from builder.substitution.downloads import Downloader
 from builder.substitution.offers import Offer, Sources
 from builder.substitution.protocol import Fetched, Mismatch
 from builder.substitution.queries import Listen, Queries
-from builder.waiting import running_builds
 from locker.pathlocks import PathLocks
 from store.database import NewItem, StoreDatabase
 from store.derivation_checks import DerivationChecker, read_text

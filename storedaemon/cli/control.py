@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from builder import events
-from builder.waiting import clock
+from builder.scheduling.waiting import clock
 from store.errors import StoreError
 from storedaemon.cli.exits import Exit
 from storedaemon.cli.lines import print_json, print_lines

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from builder.waiting import clock
+from builder.scheduling.waiting import clock
 from store.errors import StoreError
 from storedaemon.cli.build import follow, print_result, tell_detached
 from storedaemon.cli.exits import Exit

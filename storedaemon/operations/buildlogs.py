@@ -10,9 +10,9 @@ from typing import Protocol
 
 import trio
 
-from builder.jobs import Job
 from builder.logfile import GZIP_FORMAT, attempt_log_name, find_log, log_file_name
 from builder.options import LogCompression
+from builder.scheduling.jobs import Job
 from store.errors import StoreError
 from store.paths import StorePath, is_derivation
 from storedaemon.services import Services

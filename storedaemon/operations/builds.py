@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from builder.errors import BuildError
 from builder.events import BuildEvent
 from builder.options import BuildMode, BuildOptions
-from builder.scheduler import BuildReport
+from builder.scheduling.scheduler import BuildReport
 from store.errors import StoreError
 from storedaemon.operations.paths import entry
 from storedaemon.services import Services

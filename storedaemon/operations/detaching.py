@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from builder.events import BuildEvent
 from builder.options import BuildMode
-from builder.request_plan import parse_target
-from builder.scheduler import BuildReport
+from builder.planning.request_plan import parse_target
+from builder.scheduling.scheduler import BuildReport
 from store.errors import StoreError
 from store.paths import StorePath, is_derivation
 from storedaemon.detached import DetachedBuild

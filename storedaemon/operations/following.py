@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import trio
 
 from builder.events import GoalWaiting
-from builder.jobs import Job
 from builder.logfile import LogFile, attempt_log_name
-from builder.watching import Missed, Subscription
+from builder.scheduling.jobs import Job
+from builder.scheduling.watching import Missed, Subscription
 from storedaemon.operations.buildlogs import LogReader, derivation_of, find_job, open_log
 from storedaemon.services import Services
 from storedaemon.session import Session

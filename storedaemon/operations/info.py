@@ -4,7 +4,7 @@
 import time
 from dataclasses import dataclass
 
-from builder.jobs import JobView
+from builder.scheduling.jobs import JobView
 from storedaemon.services import Services
 from storedaemon.session import Session
 

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import trio
 
-from builder.audience import EventQueue
 from builder.events import BuildEvent, SubstituterOutput
 from builder.options import BuildMode
-from builder.scheduler import Outlook
+from builder.scheduling.audience import EventQueue
+from builder.scheduling.scheduler import Outlook
 from builder.substitution.offers import Offer, Sources, substitute_urls
 from store.paths import StorePath
 from storedaemon.operations.paths import entries

@@ -4,7 +4,7 @@
 from typing import Any
 
 from builder.events import GoalWaiting
-from builder.watching import GoalBegun, GoalEnded, Missed, Sight
+from builder.scheduling.watching import GoalBegun, GoalEnded, Missed, Sight
 from storedaemon.operations import buildlogs, control, following, info
 from storedaemon.sessions.native_call import Call, Result
 from storedaemon.wire.native import records

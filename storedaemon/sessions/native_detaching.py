@@ -6,7 +6,7 @@ from typing import Any
 
 from builder.errors import BuildError
 from builder.options import BuildMode
-from builder.scheduler import BuildReport
+from builder.scheduling.scheduler import BuildReport
 from store.paths import is_derivation
 from storedaemon.detached import DetachedBuild
 from storedaemon.operations import detaching

@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from builder import events
-from builder.waiting import Holder
+from builder.scheduling.waiting import Holder
 
 NAMES: Mapping[type, str] = {
     events.Message: "message",

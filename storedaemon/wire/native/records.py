@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.options import Client
+from builder.scheduling.waiting import Holder
 from builder.substitution.offers import Offer
-from builder.waiting import Holder
 from store.hashes import Digest, HashAlgorithm
 from store.info import PathInfo
 from store.paths import StorePath
@@ -180,7 +180,7 @@ class Goal:
 
 
 def goal_map(view: Any) -> dict[str, Any]:
-    """Describe a `builder.jobs.JobView`."""
+    """Describe a `builder.scheduling.jobs.JobView`."""
     return {
         "drv": view.path,
         "mode": view.mode,

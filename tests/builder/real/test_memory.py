@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from builder.admission.obstacles import AdmissionSettings
 from builder.events import BuildRetried, BuildStarted, BuildSucceeded, GoalWaiting
 from builder.memory.home import own_place
-from builder.obstacles import AdmissionSettings
 from builder.retries.policy import Cause, Quiet, RetrySettings
 from store.paths import StorePath
 

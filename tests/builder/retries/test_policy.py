@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.admission.machine import MachineState
 from builder.errors import BuildError
-from builder.machine import MachineState
 from builder.retries.attributes import settings_of
 from builder.retries.policy import (
     RETRIABLE,

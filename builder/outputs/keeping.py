@@ -14,7 +14,7 @@ import trio
 
 from builder.directories import BuildDirectories, opened, release_kept
 from builder.events import Level, Message
-from builder.jobs import Job
+from builder.scheduling.jobs import Job
 from store.errors import FileError
 from store.files import chown_tree
 from store.paths import StorePath

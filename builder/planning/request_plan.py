@@ -10,8 +10,8 @@ from typing import Protocol
 
 from builder.errors import BuildError
 from builder.events import FailureKind
-from builder.graph import BuildGraph
 from builder.options import BuildMode
+from builder.planning.graph import BuildGraph
 from builder.substitution.closures import OfferBook
 from builder.substitution.offers import Offer
 from store.derivations import Derivation
@@ -37,7 +37,7 @@ Ask = Callable[[Collection[StorePath]], Awaitable[Mapping[StorePath, Offer]]]
 
 
 class Inspection(Protocol):
-    """Looks at items that may be damaged; see `builder.inspection`."""
+    """Looks at items that may be damaged; see `builder.planning.inspection`."""
 
     async def intact(self, path: StorePath) -> bool:
         """Tell whether a valid item has the content that was registered."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from builder.audience import LOG_BOUND, Audience, EventQueue
 from builder.events import BuildEvent, BuildLog, Message
+from builder.scheduling.audience import LOG_BOUND, Audience, EventQueue
 
 if TYPE_CHECKING:
     from tests.builder.conftest import MakePath

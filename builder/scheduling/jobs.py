@@ -9,7 +9,9 @@ from typing import Protocol
 
 import trio
 
-from builder.audience import Audience, EventQueue
+from builder.admission.machine import MachineState
+from builder.admission.slots import Asker, Claim, Slot
+from builder.admission.usage import Usage
 from builder.errors import BuildError
 from builder.events import (
     BuildEvent,
@@ -18,14 +20,12 @@ from builder.events import (
     GoalWaiting,
     SubstituteStarted,
 )
-from builder.machine import MachineState
 from builder.memory.meters import Meter
 from builder.options import BuildMode, BuildOptions, Client
 from builder.retries.policy import Quiet
-from builder.slots import Asker, Claim, Slot
+from builder.scheduling.audience import Audience, EventQueue
+from builder.scheduling.waiting import Holder, Wait
 from builder.substitution.offers import Offer, Sources
-from builder.usage import Usage
-from builder.waiting import Holder, Wait
 from store.derivations import Derivation
 from store.paths import StorePath, name_of
 

@@ -4,7 +4,7 @@
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from builder.slots import Asker, Claim, Slot, Slots, SlotStatistics
+from builder.admission.slots import Asker, Claim, Slot, Slots, SlotStatistics
 
 
 def by(user: str, session: int = 0, priority: int = 0) -> Claim:

@@ -14,17 +14,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from builder.admission import Admission
+from builder.admission.gate import Admission
 from builder.build import Builder
 from builder.errors import BuildError
 from builder.events import FailureKind
-from builder.jobs import Job, JobState
-from builder.locked import LockWatch
 from builder.offload.builder import RemoteBuilder
 from builder.offload.dispatch import Dispatcher, Turn, must_be_local
 from builder.offload.protocol import Answer
 from builder.options import BuildMode, BuildOptions, BuildSettings
 from builder.platforms import Machine
+from builder.scheduling.jobs import Job, JobState
+from builder.scheduling.locked import LockWatch
 from locker.pathlocks import PathLocks
 from store.database import StoreDatabase
 from store.paths import StorePath

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from builder.slots import Slot
+from builder.admission.slots import Slot
 
 _NAMED = 3
 """How many holders are named in a text; the others are counted."""

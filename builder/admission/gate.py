@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import trio
 
-from builder.jobs import Admitted, Job, JobState
-from builder.machine import MachineReader
-from builder.obstacles import AdmissionSettings, obstacle
+from builder.admission.machine import MachineReader
+from builder.admission.obstacles import AdmissionSettings, obstacle
+from builder.admission.slots import Slot, Slots
 from builder.retries.policy import Quiet, limit
-from builder.slots import Slot, Slots
-from builder.waiting import running_builds, slot_holders
+from builder.scheduling.jobs import Admitted, Job, JobState
+from builder.scheduling.waiting import running_builds, slot_holders
 
 SETTLING = 30.0
 """Seconds after which a build that is not measured is taken to have the memory it needs."""

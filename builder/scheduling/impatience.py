@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import trio
 
 from builder.events import Level, Message
-from builder.jobs import AnyJob
-from builder.requests import Request
-from builder.waiting import clock
+from builder.scheduling.jobs import AnyJob
+from builder.scheduling.requests import Request
+from builder.scheduling.waiting import clock
 
 SECONDS = 5.0
 """How long a client waits before it is told for what."""

@@ -10,8 +10,8 @@ import pytest
 
 from builder.errors import BuildError
 from builder.options import BuildMode
-from builder.planner import Planner
-from builder.request_plan import Plan, Target, parse_target
+from builder.planning.planner import Planner
+from builder.planning.request_plan import Plan, Target, parse_target
 from builder.substitution.offers import Offer
 from store.derivations import Derivation
 from store.errors import InvalidPathError

@@ -3,8 +3,8 @@
 
 import pytest
 
-from builder.machine import MachineReader, MachineState, look
-from builder.obstacles import AdmissionSettings, obstacle
+from builder.admission.machine import MachineReader, MachineState, look
+from builder.admission.obstacles import AdmissionSettings, obstacle
 
 MIB = 1024 * 1024
 

@@ -18,13 +18,13 @@ from typing import Protocol
 import structlog
 import trio
 
-from builder.cleaning import Cleaner
 from builder.derivation_cache import DerivationCache
 from builder.directories import opened, private_directory
 from builder.events import BuildEvent, ContentFound
 from builder.inputs import closure_of, direct_inputs
 from builder.logfile import LogFiles
-from builder.sealing import Sealer, Source
+from builder.outputs.cleaning import Cleaner
+from builder.outputs.sealing import Sealer, Source
 from locker.errors import LockError
 from locker.pathlocks import PathLocks
 from store.content_index import ContentIndex

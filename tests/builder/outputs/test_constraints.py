@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from builder.constraints import (
+from builder.errors import BuildError
+from builder.events import FailureKind
+from builder.outputs.constraints import (
     check_references,
     closure_among,
     constraints_of,
     specified_paths,
 )
-from builder.errors import BuildError
-from builder.events import FailureKind
 from store.paths import StoreDirectory
 
 if TYPE_CHECKING:

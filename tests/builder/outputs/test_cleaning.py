@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from builder.cleaning import Cleaner
+from builder.outputs.cleaning import Cleaner
 
 
 class SlowlyHeard:

@@ -19,15 +19,15 @@ import trio
 
 from builder.errors import BuildError, RemoteBuildError
 from builder.events import BuildEvent, BuildFailed, FailureKind, SubstituteFailed, SubstituterOutput
-from builder.graph import Node, Stage, turn
-from builder.impatience import Impatience
-from builder.jobs import AnyJob, Download, Job, JobKey, JobView, view
 from builder.options import BuildMode, BuildOptions, Client
-from builder.planner import Planner
-from builder.request_plan import Ask, Inspection, Obtain, Plan, Roots, Target, parse_target
-from builder.requests import Request
+from builder.planning.graph import Node, Stage, turn
+from builder.planning.planner import Planner
+from builder.planning.request_plan import Ask, Inspection, Obtain, Plan, Roots, Target, parse_target
+from builder.scheduling.impatience import Impatience
+from builder.scheduling.jobs import AnyJob, Download, Job, JobKey, JobView, view
+from builder.scheduling.requests import Request
+from builder.scheduling.watching import CourseEvent, GoalBegun, GoalEnded, Watchers
 from builder.substitution.offers import Offer, Sources
-from builder.watching import CourseEvent, GoalBegun, GoalEnded, Watchers
 from locker.errors import HelperError
 from store.derivations import Derivation
 from store.errors import StoreError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.graph import BuildGraph, State
+from builder.planning.graph import BuildGraph, State
 from store.paths import StoreDirectory, StorePath
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from builder.constraints import check_references, constraints_of, specified_paths
 from builder.directories import BuildDirectories, opened
 from builder.errors import BuildError
 from builder.events import FailureKind, HashMismatch
 from builder.inputs import closure_of
-from builder.jobs import Job
+from builder.outputs.constraints import check_references, constraints_of, specified_paths
+from builder.scheduling.jobs import Job
 from store.database import StoreDatabase
 from store.derivations import Derivation
 from store.errors import StoreError

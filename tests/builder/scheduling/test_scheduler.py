@@ -12,10 +12,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from builder.errors import BuildError
 from builder.events import BuildEvent, BuildFailed, BuildLog, BuildStarted, FailureKind
-from builder.jobs import Job
 from builder.options import BuildOptions, Client
-from builder.planner import Planner
-from builder.scheduler import Scheduler
+from builder.planning.planner import Planner
+from builder.scheduling.jobs import Job
+from builder.scheduling.scheduler import Scheduler
 from store.derivations import Derivation
 from store.paths import StoreDirectory, StorePath
 

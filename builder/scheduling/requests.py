@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from builder.audience import EventQueue
 from builder.errors import BuildError
 from builder.events import BuildFailed, FailureKind, GoalPlanned, SubstitutePlanned
-from builder.graph import Key, Node, Stage, Substitute
-from builder.jobs import AnyJob, Download
 from builder.options import BuildOptions, Client
-from builder.request_plan import Plan, dependencies_failed
+from builder.planning.graph import Key, Node, Stage, Substitute
+from builder.planning.request_plan import Plan, dependencies_failed
+from builder.scheduling.audience import EventQueue
+from builder.scheduling.jobs import AnyJob, Download
 from store.paths import StorePath
 
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import trio
 
-from builder.jobs import AnyJob, JobState
-from builder.waiting import Holder, named
+from builder.scheduling.jobs import AnyJob, JobState
+from builder.scheduling.waiting import Holder, named
 from locker.holders import LockHolder, find_holder
 from locker.pathlocks import SUFFIX, PathLease
 from store.paths import StorePath

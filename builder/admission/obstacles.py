@@ -6,7 +6,7 @@ Entry points: `AdmissionSettings`, `obstacle`.
 
 from dataclasses import dataclass
 
-from builder.machine import MachineState
+from builder.admission.machine import MachineState
 
 _MIB = 1024 * 1024
 

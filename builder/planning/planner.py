@@ -20,9 +20,9 @@ import trio
 
 from builder.errors import BuildError
 from builder.events import FailureKind
-from builder.graph import Node, Stage, State, Substitute
 from builder.options import BuildMode
-from builder.request_plan import (
+from builder.planning.graph import Node, Stage, State, Substitute
+from builder.planning.request_plan import (
     Ask,
     Inspection,
     Obtain,
