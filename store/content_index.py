@@ -20,12 +20,11 @@ import apsw
 import trio
 
 from store.content_links import ContentLinks, Key
-from store.database.connection import translated_errors
 from store.errors import DatabaseError
 from store.hashes import Digest
 from store.layout import Layout
 from store.paths import StorePath
-from store.side_file import connect
+from store.side_file import connect, writing
 from store.tally import CacheStatistics, Tally
 
 _TABLE = """
@@ -201,15 +200,12 @@ def _key(digest: Digest, *, recursive: bool) -> Key:
 
 def _write(connection: apsw.Connection, batch: Iterable[tuple[Key, _Entry]]) -> Iterator[Key]:
     """Write entries; yield the keys of those that had to go for it."""
-    try:
-        with translated_errors("cannot write the content index"), connection:
-            for key, entry in batch:
-                if entry.path is None:
-                    connection.execute(_FORGET, key)
-                else:
-                    connection.execute(_RECORD, (*key, entry.path))
-            pruned = connection.execute(_PRUNE, (_MOST_ENTRIES,)).fetchall()
-    except apsw.BusyError as error:
-        raise DatabaseError("the content index is in use by another process") from error
+    with writing(connection, "the content index"):
+        for key, entry in batch:
+            if entry.path is None:
+                connection.execute(_FORGET, key)
+            else:
+                connection.execute(_RECORD, (*key, entry.path))
+        pruned = connection.execute(_PRUNE, (_MOST_ENTRIES,)).fetchall()
     for algorithm, value, recursive in pruned:
         yield cast("str", algorithm), cast("bytes", value), bool(recursive)

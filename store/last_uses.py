@@ -16,11 +16,10 @@ from contextlib import asynccontextmanager
 import apsw
 import trio
 
-from store.database.connection import translated_errors
 from store.errors import DatabaseError
 from store.layout import Layout
 from store.paths import StorePath
-from store.side_file import connect
+from store.side_file import connect, writing
 from store.tally import CacheStatistics, Tally
 
 _TABLE = """
@@ -116,8 +115,5 @@ class LastUses:
 
 
 def _write(connection: apsw.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-    try:
-        with translated_errors("cannot record last uses"), connection:
-            connection.executemany(statement, rows)
-    except apsw.BusyError as error:
-        raise DatabaseError("the record of last uses is in use by another process") from error
+    with writing(connection, "the record of last uses"):
+        connection.executemany(statement, rows)

@@ -2,12 +2,16 @@
 """Our own SQLite file beside the shared database, which the C++ daemon does not know.
 
 It holds hints and records that builds can do without: each kind has a table of its
-own, and is bounded. Entry point: `connect`.
+own, and is bounded. Entry points: `connect`, `writing`.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import apsw
 
 from store.database.connection import translated_errors
+from store.errors import DatabaseError
 
 _BUSY_MILLISECONDS = 10_000
 
@@ -30,3 +34,30 @@ def connect(path: str, schema: str) -> apsw.Connection:
             connection.execute(f"pragma {pragma}").fetchall()
         connection.execute(schema).fetchall()
     return connection
+
+
+@contextmanager
+def writing(connection: apsw.Connection, name: str) -> Iterator[None]:
+    """Make one transaction of what is read and written inside.
+
+    It is a writer's from its beginning: one that has read first cannot wait for
+    others, and fails as soon as one of them has written in between.
+
+    Args:
+        connection: From `connect`.
+        name: What errors call it that is written.
+
+    Raises:
+        DatabaseError: It cannot be written, or others have kept it for too long.
+    """
+    try:
+        with translated_errors(f"cannot write {name}"):
+            connection.execute("begin immediate")
+            try:
+                yield
+            except BaseException:
+                connection.execute("rollback")
+                raise
+            connection.execute("commit")
+    except apsw.BusyError as error:
+        raise DatabaseError(f"{name} is in use by another process") from error

@@ -9,16 +9,13 @@ Each connection is for one thread. Entry point: `Catalogue`.
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
-import apsw
-
 from store.database.connection import translated_errors
-from store.errors import DatabaseError
 from store.hashes import Digest, HashAlgorithm
-from store.side_file import connect
+from store.side_file import connect, writing
 
 _TABLES = """
 create table if not exists SourceEntries (
@@ -157,14 +154,8 @@ class Catalogue:
             rows = self._connection.execute(statement, bindings).fetchall()
         return cast("list[tuple[Any, ...]]", rows)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            what = "cannot write the catalogue of content sources"
-            with translated_errors(what), self._connection:
-                yield
-        except apsw.BusyError as error:
-            raise DatabaseError("the catalogue of content sources is in use") from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self._connection, "the catalogue of content sources")
 
     def _change(self, statements: Iterable[tuple[str, tuple[Any, ...]]]) -> None:
         with self._writing():
