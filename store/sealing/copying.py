@@ -19,7 +19,9 @@ from store.nar.reader import DEFAULT_LIMITS
 Check = Callable[[os.stat_result, str], object]
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How the file of a copy is made: only where nothing was, and through no link."""
+
 _STEP = 1 << 30
 _BUFFER = 1 << 20
 _NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -105,24 +107,26 @@ def _copy_file(dirfd: int, name: str, to_fd: int, to_name: str, path: str, check
         if not stat.S_ISREG(status.st_mode):
             raise FileError(f"`{path}' was replaced while it was copied")
         check(status, path)
-        target = os.open(to_name, _CREATE, 0o600 | status.st_mode & stat.S_IXUSR, dir_fd=to_fd)
+        target = os.open(to_name, CREATE, 0o600 | status.st_mode & stat.S_IXUSR, dir_fd=to_fd)
         try:
-            _copy_content(source, target, status.st_size)
+            copy_content(source, target, status.st_size)
         finally:
             os.close(target)
     finally:
         os.close(source)
 
 
-def _copy_content(source: int, target: int, size: int) -> None:
-    """Copy without looking at the bytes where the kernel can, or even share the blocks."""
+def copy_content(source: int, target: int, size: int) -> None:
+    """Copy so many bytes, or up to the end; in the kernel where it can, or even by sharing."""
     try:
         while size and (count := os.copy_file_range(source, target, min(size, _STEP))):
             size -= count
     except OSError as error:
         if error.errno not in _NO_KERNEL_COPY:
             raise
-        while data := os.read(source, _BUFFER):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(target, view) :]
+    # Some file systems tell the end where they cannot copy.
+    while size and (data := os.read(source, min(size, _BUFFER))):
+        size -= len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(target, view) :]

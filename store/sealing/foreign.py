@@ -8,7 +8,6 @@ mounts, opens files only once they are known to be files, and says nothing of wh
 the content is: whoever copies hashes the copy. Entry point: `copy_foreign`.
 """
 
-import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from store.errors import FileError
 from store.metadata import unsupported_type
 from store.nar.reader import DEFAULT_LIMITS
+from store.sealing.copying import CREATE, copy_content
 from store.syscalls import (
     RESOLVE_BENEATH,
     RESOLVE_NO_MAGICLINKS,
@@ -26,13 +26,9 @@ from store.syscalls import (
 
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _PATH = os.O_PATH | os.O_NOFOLLOW
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_STEP = 1 << 30
-_BUFFER = 1 << 20
 # What an entry takes in an archive beside its contents: more entries than fit are no copy.
 _ENTRY = 64
-_NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def copy_foreign(
@@ -145,26 +141,10 @@ class _Copy:
             status = os.fstat(source)
             self._spend(status.st_size, path)
             executable = 0 if self._plain else status.st_mode & stat.S_IXUSR
-            target = os.open(to_name, _CREATE, 0o600 | executable, dir_fd=to_fd)
+            target = os.open(to_name, CREATE, 0o600 | executable, dir_fd=to_fd)
             try:
-                _copy_bytes(source, target, status.st_size)
+                copy_content(source, target, status.st_size)
             finally:
                 os.close(target)
         finally:
             os.close(source)
-
-
-def _copy_bytes(source: int, target: int, size: int) -> None:
-    """Copy so many bytes, or up to the end; in the kernel where it can, or even by sharing."""
-    try:
-        while size and (count := os.copy_file_range(source, target, min(size, _STEP))):
-            size -= count
-    except OSError as error:
-        if error.errno not in _NO_KERNEL_COPY:
-            raise
-    # Some file systems tell the end where they cannot copy.
-    while size and (data := os.read(source, min(size, _BUFFER))):
-        size -= len(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(target, view) :]
