@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How busy the machine is: load, pressure and free memory, as the kernel tells.
 
-Entry points: `MachineReader`, and `Machine`'s parser `parse_machine` for tests. What a
+Entry points: `MachineReader`, `look`. What a
 kernel does not tell (pressure before Linux 4.20, or switched off) counts as none.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from builder.kernel_files import Read, entry, read_optional, read_text
 from builder.memory.group import room_below
 from builder.memory.places import Place
 
@@ -16,8 +17,6 @@ _MEMORY = "/proc/meminfo"
 _EVENTS = "/proc/vmstat"
 _PRESSURE = "/proc/pressure"
 _KIB = 1024
-
-Read = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class MachineReader:
     ) -> None:
         self._clock = clock
         self._place = place
-        self._read = read or _read_file
+        self._read = read or read_text
         self._lasting = lasting
         self._looked = float("-inf")
         self._state = MachineState()
@@ -78,31 +77,18 @@ class MachineReader:
 
 def look(read: Read, place: Place | None = None) -> MachineState:
     """Read the state of the machine now."""
-    available = _KIB * _entry(_optional(read, _MEMORY), "MemAvailable:")
+    available = _KIB * entry(read_optional(_MEMORY, read), "MemAvailable:")
     if place is not None:
         room = room_below(place.ancestry, place.version, read)
         available = available if room is None else min(available, room)
     return MachineState(
-        load=_number(_optional(read, _LOAD).partition(" ")[0]),
-        cpu_pressure=_pressure(_optional(read, f"{_PRESSURE}/cpu")),
-        memory_pressure=_pressure(_optional(read, f"{_PRESSURE}/memory")),
-        io_pressure=_pressure(_optional(read, f"{_PRESSURE}/io")),
+        load=_number(read_optional(_LOAD, read).partition(" ")[0]),
+        cpu_pressure=_pressure(read_optional(f"{_PRESSURE}/cpu", read)),
+        memory_pressure=_pressure(read_optional(f"{_PRESSURE}/memory", read)),
+        io_pressure=_pressure(read_optional(f"{_PRESSURE}/io", read)),
         available_memory=available,
-        oom_kills=_entry(_optional(read, _EVENTS), "oom_kill"),
+        oom_kills=entry(read_optional(_EVENTS, read), "oom_kill"),
     )
-
-
-def _optional(read: Read, name: str) -> str:
-    try:
-        return read(name)
-    except OSError:
-        # Kernels differ in what they have; without it nothing is held up.
-        return ""
-
-
-def _read_file(name: str) -> str:
-    with open(name, encoding="ascii", errors="replace") as file:
-        return file.read()
 
 
 def _pressure(text: str) -> float:
@@ -111,15 +97,6 @@ def _pressure(text: str) -> float:
         if line.startswith("some "):
             return _number(line.partition("avg10=")[2].partition(" ")[0])
     return 0.0
-
-
-def _entry(text: str, name: str) -> int:
-    """Give the number after a name at the start of a line."""
-    for line in text.splitlines():
-        found, _, rest = line.partition(" ")
-        if found == name:
-            return int(_number(rest.split()[0])) if rest.split() else 0
-    return 0
 
 
 def _number(text: str) -> float:

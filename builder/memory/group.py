@@ -6,15 +6,15 @@ is short. Entry points: `Group`, `room_below`.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+
+from builder.kernel_files import Read, entry, read_optional, read_text, write_text
 
 _MAX_ROUNDS = 64
 _UNLIMITED = 1 << 60
 _PROCS = "cgroup.procs"
-
-Read = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,10 @@ class Group:
         Raises:
             OSError: The kernel does not.
         """
-        _write(f"{self.directory}/{NAMES[self._version].limit}", str(size))
+        write_text(f"{self.directory}/{NAMES[self._version].limit}", str(size))
         if self._version == 2:
             # A builder that has lost one of its processes would only fail in a stranger way.
-            _write(f"{self.directory}/memory.oom.group", "1")
+            write_text(f"{self.directory}/memory.oom.group", "1")
 
     def adopt(self, pid: int) -> None:
         """Move a process and all that come from it, and what these make meanwhile.
@@ -85,7 +85,7 @@ class Group:
                 had = anonymous_memory(each)
                 # It may have ended.
                 with suppress(ProcessLookupError):
-                    _write(f"{self.directory}/{_PROCS}", str(each))
+                    write_text(f"{self.directory}/{_PROCS}", str(each))
                     self._brought[each] = had
 
     def demand(self) -> int:
@@ -95,12 +95,12 @@ class Group:
             OSError: It cannot be read.
         """
         brought = sum(min(had, anonymous_memory(pid)) for pid, had in self._brought.items())
-        return _demand(self.directory, NAMES[self._version], _read) + brought
+        return _demand(self.directory, NAMES[self._version], read_text) + brought
 
     def oom_kills(self) -> int:
         """Return how many of its processes the kernel has ended for want of memory."""
-        text = _optional(f"{self.directory}/{NAMES[self._version].events}", _read)
-        return _entry(text, "oom_kill")
+        text = read_optional(f"{self.directory}/{NAMES[self._version].events}", read_text)
+        return entry(text, "oom_kill")
 
     def remove(self) -> bool:
         """Remove it, or tell False as long as it has processes."""
@@ -114,14 +114,14 @@ class Group:
         return True
 
     def _members(self) -> set[int]:
-        return set(map(int, _read(f"{self.directory}/{_PROCS}").split()))
+        return set(map(int, read_text(f"{self.directory}/{_PROCS}").split()))
 
 
 def room_below(directories: Iterable[str], version: int, read: Read) -> int | None:
     """Return how many bytes the limits of nested cgroups still allow; None without limits."""
     names, least = NAMES[version], None
     for directory in directories:
-        allowed = _optional(f"{directory}/{names.limit}", read).strip()
+        allowed = read_optional(f"{directory}/{names.limit}", read).strip()
         if not allowed.isdigit() or int(allowed) >= _UNLIMITED:
             continue
         with suppress(OSError):
@@ -145,13 +145,13 @@ def _children(tasks: str) -> list[int]:
     found: list[int] = []
     with suppress(OSError):
         for task in os.listdir(tasks):
-            found.extend(map(int, _optional(f"{tasks}/{task}/children", _read).split()))
+            found.extend(map(int, read_optional(f"{tasks}/{task}/children", read_text).split()))
     return found
 
 
 def anonymous_memory(pid: int, proc: str = "/proc") -> int:
     """Return the bytes of a process that are no file's; 0 once it has ended."""
-    fields = _optional(f"{proc}/{pid}/statm", _read).split()
+    fields = read_optional(f"{proc}/{pid}/statm", read_text).split()
     if len(fields) < 3:
         return 0
     return max(int(fields[1]) - int(fields[2]), 0) * os.sysconf("SC_PAGE_SIZE")
@@ -160,33 +160,4 @@ def anonymous_memory(pid: int, proc: str = "/proc") -> int:
 def _demand(directory: str, names: Names, read: Read) -> int:
     usage = int(read(f"{directory}/{names.usage}"))
     status = read(f"{directory}/memory.stat")
-    return max(usage - sum(_entry(status, name) for name in names.cached), 0)
-
-
-def _entry(text: str, name: str) -> int:
-    for line in text.splitlines():
-        found, _, value = line.partition(" ")
-        if found == name and value.isdigit():
-            return int(value)
-    return 0
-
-
-def _optional(name: str, read: Read) -> str:
-    try:
-        return read(name)
-    except OSError:
-        # A process may end, and not every cgroup has every file.
-        return ""
-
-
-def _read(name: str) -> str:
-    with open(name, encoding="ascii", errors="replace") as file:
-        return file.read()
-
-
-def _write(name: str, text: str) -> None:
-    fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode("ascii"))
-    finally:
-        os.close(fd)
+    return max(usage - sum(entry(status, name) for name in names.cached), 0)

@@ -13,6 +13,7 @@ import os
 from contextlib import suppress
 from itertools import count
 
+from builder.kernel_files import read_text, write_text
 from builder.memory.group import Group
 from builder.memory.places import Place, find_place
 
@@ -24,7 +25,7 @@ _DELEGATED = ("trusted.delegate", "user.delegate")
 def own_place() -> Place | None:
     """Return the memory cgroup of this process; None where there is none to be seen."""
     try:
-        texts = [_text(f"/proc/self/{name}") for name in ("cgroup", "mountinfo")]
+        texts = [read_text(f"/proc/self/{name}") for name in ("cgroup", "mountinfo")]
     except OSError:
         # A kernel without cgroups has no such file.
         return None
@@ -99,18 +100,18 @@ def _remove(directory: str) -> None:
 
 def _hand_on(directory: str) -> None:
     """Let cgroups below a cgroup of version 2 count memory, which it must have no process for."""
-    if "memory" in _text(f"{directory}/cgroup.subtree_control").split():
+    if "memory" in read_text(f"{directory}/cgroup.subtree_control").split():
         return
-    if "memory" not in _text(f"{directory}/cgroup.controllers").split():
+    if "memory" not in read_text(f"{directory}/cgroup.controllers").split():
         raise PermissionError(f"`{directory}' does not count memory")
     if not _is_delegated(directory):
         raise PermissionError(f"`{directory}' is not this daemon's to divide")
     leaf = f"{directory}/{_LEAF}"
     with suppress(FileExistsError):
         os.mkdir(leaf)
-    for pid in _text(f"{directory}/cgroup.procs").split():
+    for pid in read_text(f"{directory}/cgroup.procs").split():
         with suppress(ProcessLookupError):
-            _set(f"{leaf}/cgroup.procs", pid)
+            write_text(f"{leaf}/cgroup.procs", pid)
     _enable(directory)
 
 
@@ -123,17 +124,4 @@ def _is_delegated(directory: str) -> bool:
 
 
 def _enable(directory: str) -> None:
-    _set(f"{directory}/cgroup.subtree_control", "+memory")
-
-
-def _text(name: str) -> str:
-    with open(name, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
-
-
-def _set(name: str, text: str) -> None:
-    fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode("ascii"))
-    finally:
-        os.close(fd)
+    write_text(f"{directory}/cgroup.subtree_control", "+memory")
