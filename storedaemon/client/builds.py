@@ -5,13 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from builder.events import BuildEvent
 from builder.options import BuildMode
 from builder.substitution.offers import Offer
 from store.paths import StorePath
-from storedaemon.client.connection import Exchange
-from storedaemon.wire.native.events import UnknownEvent, parse_event
-from storedaemon.wire.native.messages import Event
+from storedaemon.client.work import BuildWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +53,12 @@ class Outlook:
     impossible: tuple[StorePath, ...]
 
 
-class Build:
+class Build(BuildWork):
     """A build that was asked for.
 
     Iterate over it for its events; `outputs` waits for its end. Leaving the
     context in which it was made ends the client's interest in it.
     """
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    def __aiter__(self) -> "Build":
-        return self
-
-    async def __anext__(self) -> BuildEvent | UnknownEvent:
-        while (message := await self._exchange.next()) is not None:
-            if isinstance(message, Event):
-                return parse_event(message.event, message.fields)
-        raise StopAsyncIteration
 
     async def outputs(self) -> Mapping[StorePath, Mapping[str, StorePath]]:
         """Wait for the end; give the outputs of each derivation asked for, by name.

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.events import BuildEvent
-from storedaemon.client.connection import Exchange
+from storedaemon.client.work import Work
 from storedaemon.wire.native.events import UnknownEvent, parse_event
-from storedaemon.wire.native.messages import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,37 +86,25 @@ class Reason:
     chain: tuple[str, ...]
 
 
-class Collection:
+class Collection(Work[GarbageEvent]):
     """A collection: iterate over it for its events. Leaving its context ends it."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    def __aiter__(self) -> "Collection":
-        return self
-
-    async def __anext__(self) -> GarbageEvent:
-        while (message := await self._exchange.next()) is not None:
-            if isinstance(message, Event):
-                return _parse(message.event, message.fields)
-        raise StopAsyncIteration
 
     async def collected(self) -> Collected:
         """Wait for the end; tell what came of it."""
         result = await self._exchange.result()
         return Collected(result["deleted"], result["freed"], result["saved"])
 
-
-def _parse(name: str, fields: Mapping[str, Any]) -> GarbageEvent:
-    match name:
-        case "stage":
-            return Stage(str(fields["stage"]), int(fields["total"]))
-        case "deleted":
-            return Deleted(tuple(map(str, fields["paths"])), int(fields["freed"]))
-        case "emptied":
-            return Emptied(int(fields["done"]), int(fields["freed"]))
-        case _:
-            return parse_event(name, fields)
+    @staticmethod
+    def _parse(name: str, fields: Mapping[str, Any]) -> GarbageEvent:
+        match name:
+            case "stage":
+                return Stage(str(fields["stage"]), int(fields["total"]))
+            case "deleted":
+                return Deleted(tuple(map(str, fields["paths"])), int(fields["freed"]))
+            case "emptied":
+                return Emptied(int(fields["done"]), int(fields["freed"]))
+            case _:
+                return parse_event(name, fields)
 
 
 def parse_reason(fields: Mapping[str, Any]) -> Reason:
