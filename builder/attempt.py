@@ -6,8 +6,8 @@ What it leaves on disk is for others to judge; here it only counts how it exited
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +23,7 @@ from builder.network import Network
 from builder.retries.policy import Quiet
 from builder.scheduling.jobs import Job, JobState
 from builder.spawner.client import SetupError, SpawnedProcess, Spawner
-from builder.uplink import Gate, UplinkError
+from builder.uplink import connected, gated
 from builder.watch import Limits, Watch
 from reaper.process import ExitStatus, Process
 
@@ -60,7 +60,7 @@ class Attempt:
             SpawnError: The container could not be set up, or the builder not executed.
             BuildError: The builder broke a limit, or has not got its network.
         """
-        with _pipe() as (output, end), self._gate() as gate:
+        with _pipe() as (output, end), gated(self.container, self.network, self.store) as gate:
             try:
                 inner = gate.inner if gate else None
                 spawned = await spawner.spawn(self.container, stdout_fd=end, more_fd=inner)
@@ -70,7 +70,7 @@ class Attempt:
             with self.meters.measured(spawned.process.pid, limited=limited) as meter:
                 try:
                     self.job.meter = meter
-                    async with self._connected(gate, spawner, spawned):
+                    async with connected(gate, spawner, spawned, self.job.path):
                         await self._set_up(spawned)
                         self._announce(spawned.process.pid)
                         return await self._watch(spawned, output)
@@ -78,34 +78,6 @@ class Attempt:
                     spawned.setup.close()
                     with trio.CancelScope(shield=True):
                         await self._end(spawned, meter)
-
-    @contextmanager
-    def _gate(self) -> Iterator[Gate | None]:
-        if not self.container.awaits_network:
-            yield None
-            return
-        gate = Gate(self.network, self.store)
-        try:
-            yield gate
-        finally:
-            gate.close()
-
-    @asynccontextmanager
-    async def _connected(
-        self, gate: Gate | None, spawner: Spawner, spawned: SpawnedProcess
-    ) -> AsyncIterator[None]:
-        """Have the network that the builder awaits, if it does, while inside."""
-        if gate is None:
-            yield
-            return
-        gate.close_inner()
-        try:
-            async with gate.open(spawner, spawned.process):
-                yield
-        except UplinkError as error:
-            raise BuildError(
-                f"no network for `{self.job.path}': {error}", FailureKind.TRANSIENT
-            ) from error
 
     async def _set_up(self, spawned: SpawnedProcess) -> None:
         try:

@@ -10,23 +10,16 @@ through directory descriptors. What was hashed is what is registered.
 import errno
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import asynccontextmanager
 
 import trio
 
 from builder.attempt import Attempt, failed_exit
-from builder.builtins import Builtins
-from builder.circumstances import Circumstances
-from builder.container import Container
-from builder.derivation_cache import DerivationCache
 from builder.directories import (
     BuildDirectories,
     make_isolated,
     make_open,
     private_directory,
-    write_files,
 )
 from builder.errors import BuildError
 from builder.events import (
@@ -37,79 +30,24 @@ from builder.events import (
     OutputConfirmed,
     UnsupportedPlatform,
 )
-from builder.input_locks import InputLocks
-from builder.inputs import closure_of, direct_inputs
-from builder.logfile import LogFile, LogFiles
-from builder.memory.meters import Meters
-from builder.options import BuildMode, BuildSettings
-from builder.outputs.cleaning import Cleaner
-from builder.outputs.keeping import Keeper
-from builder.outputs.lookup import ContentLookup, remember
-from builder.outputs.sealing import Sealer
-from builder.outputs.shelves import shelves_for
-from builder.plan import BuildPlan, Host, container_for
-from builder.references_graph import graph_requests, graph_text
+from builder.logfile import LogFile
+from builder.options import BuildMode
+from builder.outputs.lookup import remember
+from builder.preparing import Preparer
 from builder.scheduling.jobs import Job, JobState
-from builder.spawner.client import SetupError, Spawner, SpawnError
-from builder.users import BuildUser, BuildUsers
+from builder.spawner.client import SetupError, SpawnError
+from builder.users import BuildUser
 from builder.views import Views, clean
 from builder.watch import Limits
-from store.content_index import ContentIndex
-from store.database import NewItem, StoreDatabase
+from builder.workshop import Workshop
+from store.database import NewItem
 from store.info import PathInfo
-from store.layout import Layout
-from store.paths import StoreDirectory, StorePath, is_derivation, name_of
+from store.paths import StorePath, name_of
 from store.worker.client import WorkerError
 
 NO_SPACE = 8 * 1024 * 1024
 """Free bytes below which a failure may well be one of space, and is not held against the build."""
 
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What all builds share.
-
-    Attributes:
-        layout: Where the store is.
-        directory: The store's paths.
-        settings: How this daemon builds.
-        host: What matters of the machine.
-        database: What is valid.
-        derivations: Parsed derivations.
-        spawner: Starts builders.
-        sealer: Turns what they leave into store items.
-        content_index: Which item has which content.
-        lookup: Knows the contents of fixed outputs.
-        cleaner: Deletes the rest.
-        keeper: Keeps what users want to look at after a failure.
-        users: Whom builders run as; None for the daemon's own user.
-        logs: The logs of builds.
-        builtins: How the builders are served that are part of the daemon.
-        meters: Measure builders.
-        input_locks: Keep what builders see; None where nobody needs it.
-    """
-
-    layout: Layout
-    directory: StoreDirectory
-    settings: BuildSettings
-    host: Host
-    database: StoreDatabase
-    derivations: DerivationCache
-    spawner: Spawner
-    sealer: Sealer
-    content_index: ContentIndex
-    lookup: ContentLookup
-    cleaner: Cleaner
-    keeper: Keeper
-    users: BuildUsers | None
-    logs: LogFiles
-    builtins: Builtins = field(default_factory=Builtins)
-    meters: Meters = field(default_factory=partial(Meters, None))
-    input_locks: InputLocks | None = None
-
-
-MANY_INPUTS = 2000
-"""Inputs from which a container is described in a thread: it takes some 5 µs an input."""
 
 EXITED = frozenset({FailureKind.PERMANENT, FailureKind.TRANSIENT})
 """How a builder fails by its own exit, which may leave outputs that tell why."""
@@ -121,13 +59,8 @@ class Builder:
     def __init__(self, workshop: Workshop) -> None:
         self._shop = workshop
         self._views = Views()
-        self._circumstances = Circumstances(
-            workshop.settings,
-            workshop.builtins,
-            workshop.host.environment,
-            workshop.database,
-            workshop.layout.store,
-        )
+        self.preparer = Preparer(workshop)
+        self._circumstances = self.preparer.circumstances
         self.refuse_unserved = self._circumstances.refuse_unserved
 
     async def build(self, job: Job, missing: Sequence[StorePath]) -> None:
@@ -140,7 +73,7 @@ class Builder:
             return
         await self.remove_invalid(missing)
         rounds = 1 if job.derivation.is_fixed_output else job.options.rounds
-        inputs = await self.inputs(job)
+        inputs = await self.preparer.inputs(job)
         started = trio.current_time()
         infos: list[PathInfo] = []
         for number in range(1, rounds + 1):
@@ -165,7 +98,7 @@ class Builder:
             BuildError: The builder failed, or made something else.
         """
         self._need_container(job, "checking a build")
-        inputs = await self.inputs(job)
+        inputs = await self.preparer.inputs(job)
         started = trio.current_time()
         async with self._run(job, inputs) as left:
             outputs = job.derivation.output_paths
@@ -185,7 +118,7 @@ class Builder:
         wanted = sorted({*missing, *damaged})
         if not wanted:
             return
-        inputs = await self.inputs(job)
+        inputs = await self.preparer.inputs(job)
         started = trio.current_time()
         async with self._run(job, inputs) as left:
             infos = await self._shop.sealer.seal(job, left, inputs, wanted)
@@ -204,8 +137,8 @@ class Builder:
     @asynccontextmanager
     async def _run(self, job: Job, inputs: frozenset[StorePath]) -> AsyncIterator[BuildDirectories]:
         """Run the builder; inside, its outputs lie in the directories, and it is gone."""
-        with self._locked(inputs):
-            async with self._user(job) as user:
+        with self.preparer.locked(inputs):
+            async with self.preparer.user(job) as user:
                 while True:
                     directories = await self._directories(job, user, inputs)
                     async with self._cleaned_up(job, directories):
@@ -242,25 +175,6 @@ class Builder:
             except WorkerError as error:
                 job.audience.tell(Message(error.message, Level.ERROR))
 
-    def _locked(self, inputs: frozenset[StorePath]) -> AbstractContextManager[None]:
-        locks = self._shop.input_locks
-        return nullcontext() if locks is None else locks.held(inputs)
-
-    @asynccontextmanager
-    async def _user(self, job: Job) -> AsyncIterator[BuildUser | None]:
-        if self._shop.users is None:
-            yield None
-            return
-
-        def waiting(busy: int) -> None:
-            count = "1 build is" if busy == 1 else f"{busy} builds are"
-            reason = f"{count} running, as all users that there are"
-            job.wait(JobState.WAITING_FOR_USER, "build user", reason)
-
-        async with self._shop.users.borrow(waiting) as user:
-            job.proceed(JobState.PREPARING)
-            yield user
-
     async def _directories(
         self, job: Job, user: BuildUser | None, inputs: frozenset[StorePath]
     ) -> BuildDirectories:
@@ -280,17 +194,11 @@ class Builder:
         user: BuildUser | None,
     ) -> bool:
         """Run the builder to its end; tell False where it has to be tried without a view."""
-        if graphs := await self._graphs(job):
-            write_files(directories.workplace.build, graphs)
-        plan = self._plan(job, directories, inputs | await self._circumstances.tools(job), user)
-        container = await self._container(plan)
-        if plan.shelves is not None:
-            await self._shop.content_index.flush()
+        await self.preparer.write_graphs(job, directories)
+        container, network = await self.preparer.furnish(job, directories, inputs, user)
         log = self.open_log(job)
         store = self._shop.layout.store
-        attempt = Attempt(
-            job, container, plan.network, store, log, self.limits(job), self._shop.meters
-        )
+        attempt = Attempt(job, container, network, store, log, self.limits(job), self._shop.meters)
         try:
             status = await attempt.run(self._shop.spawner)
         except SpawnError as error:
@@ -306,29 +214,6 @@ class Builder:
             await trio.to_thread.run_sync(clean, directories.workplace.store)
         return True
 
-    def _plan(
-        self,
-        job: Job,
-        directories: BuildDirectories,
-        inputs: frozenset[StorePath],
-        user: BuildUser | None,
-    ) -> BuildPlan:
-        return BuildPlan(
-            derivation=job.derivation,
-            workplace=directories.workplace,
-            store=self._shop.layout.store,
-            inputs=tuple(sorted(inputs)),
-            user=user,
-            isolated=self._circumstances.is_isolated(job),
-            cores=job.options.cores,
-            network=self._circumstances.network(job),
-            drv=job.path,
-            manner=self._circumstances.manner(job),
-            builtins=self._shop.builtins,
-            traces=job.options.download_traces,
-            shelves=shelves_for(self._shop.layout, job.derivation, self._circumstances.manner(job)),
-        )
-
     def open_log(self, job: Job) -> LogFile | None:
         """Create the log file of a build; None if logs are not kept."""
         wish = job.options.keep_log
@@ -342,18 +227,6 @@ class Builder:
         if size is None:
             size = self._shop.settings.max_log_size
         return Limits(options.timeout, options.max_silent_time, size)
-
-    async def _container(self, plan: BuildPlan) -> Container:
-        try:
-            if len(plan.inputs) < MANY_INPUTS:
-                return container_for(plan, self._shop.host)
-            return await trio.to_thread.run_sync(container_for, plan, self._shop.host)
-        except ValueError as error:
-            # A derivation can hold texts that no process can be given, such as a NUL.
-            raise BuildError(
-                f"cannot run the builder as the derivation says: {error}",
-                FailureKind.INPUT_REJECTED,
-            ) from error
 
     async def _spawn_failed(self, attempt: Attempt, error: SpawnError) -> BuildError:
         if not (isinstance(error, SetupError) and error.is_execution):
@@ -375,34 +248,6 @@ class Builder:
         places = (self._shop.layout.store, directories.workplace.build)
         statuses = map(os.statvfs, places)
         return any(each.f_bavail * each.f_bsize < NO_SPACE for each in statuses)
-
-    async def inputs(self, job: Job) -> frozenset[StorePath]:
-        """Return the items that a builder may see."""
-        direct = direct_inputs(job.derivation, self._shop.derivations.get)
-        return await closure_of(self._shop.database, direct)
-
-    async def _graphs(self, job: Job) -> dict[str, str]:
-        attribute = job.derivation.env.get("exportReferencesGraph", "")
-        requests = graph_requests(attribute, self._shop.directory)
-        return {name: await self._graph(path) for name, path in requests}
-
-    async def _graph(self, path: StorePath) -> str:
-        database = self._shop.database
-        if not database.is_valid(path):
-            raise BuildError(
-                f"`exportReferencesGraph' contains an invalid path `{path}'",
-                FailureKind.INPUT_REJECTED,
-            )
-        closure = await closure_of(database, [path])
-        # A closure with derivations in it stands for what they make as well.
-        outputs = [
-            output
-            for drv in closure
-            if is_derivation(drv)
-            for output in self._shop.derivations.get(drv).output_paths
-        ]
-        whole = await closure_of(database, [*closure, *outputs])
-        return graph_text(map(database.path_info, whole))
 
     async def remove_invalid(self, outputs: Sequence[StorePath]) -> None:
         """Delete what lies in the places of outputs that are not valid."""

@@ -6,7 +6,8 @@ ends with it. It sees its own program, and nothing of the host that it could cha
 it may ask of the kernel is in `builder.spawner.uplink_filter`, and before it reads the
 first packet it gives up the privileges it started with.
 
-Entry points: `uplink_container`, pure, and `Gate`, which is open while the builder runs.
+Entry points: `uplink_container`, pure; `gated` before a builder is spawned, and `connected`
+while it runs.
 """
 
 import os
@@ -28,6 +29,8 @@ from builder.container import (
     UplinkIdentity,
     arrange,
 )
+from builder.errors import BuildError
+from builder.events import FailureKind
 from builder.network import TUN, Network
 from builder.spawner.client import SpawnedProcess, Spawner, SpawnError
 from reaper.process import Process
@@ -124,6 +127,39 @@ class Gate:
     async def _let_go_on(self) -> None:
         with suppress(BrokenPipeError):  # it has failed meanwhile, and tells so itself
             await self._outer.send(b"\n")
+
+
+@contextmanager
+def gated(container: Container, network: Network, store: str) -> Iterator[Gate | None]:
+    """Give the gate for a container that awaits its network; None for others."""
+    if not container.awaits_network:
+        yield None
+        return
+    gate = Gate(network, store)
+    try:
+        yield gate
+    finally:
+        gate.close()
+
+
+@asynccontextmanager
+async def connected(
+    gate: Gate | None, spawner: Spawner, spawned: SpawnedProcess, drv: str
+) -> AsyncIterator[None]:
+    """Have the network that a container awaits, if it does, while inside.
+
+    Raises:
+        BuildError: It cannot be brought.
+    """
+    if gate is None:
+        yield
+        return
+    gate.close_inner()
+    try:
+        async with gate.open(spawner, spawned.process):
+            yield
+    except UplinkError as error:
+        raise BuildError(f"no network for `{drv}': {error}", FailureKind.TRANSIENT) from error
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ import trio
 from builder.admission.gate import Admission
 from builder.admission.machine import MachineReader
 from builder.admission.slots import Slots
-from builder.build import Builder, Workshop
+from builder.build import Builder
 from builder.builtins import Builtins
 from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
@@ -43,6 +43,7 @@ from builder.spawner.client import Spawner
 from builder.substitution.substituter import Substituter
 from builder.toolkit import find_toolkit, usable_guix
 from builder.users import BuildUsers
+from builder.workshop import Workshop
 from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
 from store.content_index import ContentIndex

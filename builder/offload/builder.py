@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import trio
 
-from builder.build import NO_SPACE, Builder, Workshop
+from builder.build import NO_SPACE, Builder
 from builder.events import BuildSucceeded
 from builder.inputs import closure_of
 from builder.offload.hooks import Hook
 from builder.offload.remote import RemoteBuild, check_remote_exit, check_remote_outputs
 from builder.outputs.lookup import remember
 from builder.scheduling.jobs import Job
+from builder.workshop import Workshop
 from reaper.process import ExitStatus
 from store.paths import StorePath
 
@@ -54,7 +55,7 @@ class RemoteBuilder:
 
     async def _run(self, job: Job, missing: Sequence[StorePath], hook: Hook) -> ExitStatus:
         # The derivation goes along with all that it refers to, so that it is valid there as well.
-        inputs = await self._builder.inputs(job)
+        inputs = await self._builder.preparer.inputs(job)
         needed = inputs | await closure_of(self._shop.database, [job.path])
         log = self._builder.open_log(job)
         try:
