@@ -78,9 +78,10 @@ class Strays:
         return [name for name in names if self._is_dead(f"{self._store}/{name}", needed)]
 
     def live(self, names: Iterable[str]) -> list[str]:
-        """Return the names that are roots themselves."""
+        """Return the names that are roots themselves; private directories are nobody's item."""
         needed = self._kept.union(self._needed())
-        return [name for name in names if f"{self._store}/{name}" in needed]
+        items = (name for name in names if not name.startswith("."))
+        return [name for name in items if f"{self._store}/{name}" in needed]
 
     def _is_dead(self, path: str, needed: frozenset[str]) -> bool:
         stems = (path.removesuffix(each) for each in _ACTIVE_SUFFIXES if path.endswith(each))

@@ -107,6 +107,16 @@ async def test_derivations_and_outputs_stay_as_wished(
     assert set(live.paths) == set(yard.entries()) == set(map(make_path, kept))
 
 
+async def test_private_directories_are_not_listed_as_items(yard: Yard, make_path: MakePath):
+    """They are needed, but they are nothing that a client could name."""
+    rooted, private = make_path("rooted"), f"{yard.layout.store}/.incoming-1-x"
+    os.mkdir(rooted)
+    os.mkdir(private)
+    yard.needed = {rooted, private}
+    assert (await yard.collect(Wish(Action.LIST_LIVE))).paths == (rooted,)
+    assert (await yard.collect(Wish(Action.LIST_DEAD))).paths == ()
+
+
 async def test_what_is_made_at_the_moment_stays(yard: Yard, make_path: MakePath):
     """By its lock, as a root, or as a build's directory; what nobody makes goes."""
     locked, rooted, drv, left = map(make_path, ("locked", "rooted", "drv.drv", "left"))

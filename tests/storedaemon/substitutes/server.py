@@ -21,7 +21,9 @@ _DIGITS = "0123456789abcdfghijklmnpqrsvwxyz"
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until the end of input."""
+    """Serve until the end of input; nothing is busy."""
+    if arguments == ["gc", "--list-busy"]:
+        return 0
     if arguments[:1] != ["substitute"]:
         return 1
     shelf = Path(os.environ["SHELF"])

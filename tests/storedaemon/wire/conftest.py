@@ -2,7 +2,6 @@
 """Sessions that are past their handshake, and the recorded conversations."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from storedaemon.wire.guix_client import GuixClientSession
 from storedaemon.wire.primitives import U64
 from storedaemon.wire.session import GuixSession
 
-TRANSCRIPTS = Path(__file__).parent.parent / "data" / "transcripts"
+from .conversation import recordings
 
 
 def _opened(minor: int = 0x64) -> GuixSession:
@@ -50,5 +49,5 @@ def opened_client() -> Callable[[int], GuixClientSession]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that takes a `transcript` on each recorded conversation."""
     if "transcript" in metafunc.fixturenames:
-        files = sorted(TRANSCRIPTS.glob("*.jsonl"))
+        files = recordings()
         metafunc.parametrize("transcript", files, ids=[file.stem for file in files])

@@ -1,115 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Recorded conversations of Guix's client with the C++ daemon: every byte, both ways."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from store.nar.reader import NarReader
 from storedaemon.wire import guix
 from storedaemon.wire import messages as m
-from storedaemon.wire.guix_client import (
-    DaemonHello,
-    DataChunk,
-    DataWanted,
-    Event,
-    Failed,
-    Finished,
-    GuixClientSession,
-    LogText,
-)
-from storedaemon.wire.session import Greeting, GuixSession, Introduction, State
+from storedaemon.wire.guix_client import Failed, Finished
+from storedaemon.wire.layout import LATEST, Field
+from storedaemon.wire.session import State
 
-from .conftest import TRANSCRIPTS
-
-
-class Conversation:
-    """Both ends at once: each decodes what was recorded of the other, and says it again."""
-
-    def __init__(self) -> None:
-        self.daemon = GuixSession()
-        self.client = GuixClientSession()
-        self.operation: guix.Operation | None = None
-        self.requests: list[m.Request] = []
-        self.events: list[Event] = []
-        self.wanted = 0
-
-    def from_client(self, data: bytes) -> bytes:
-        """Decode what the client said, and encode it again."""
-        self.daemon.receive_data(data)
-        said = b"".join(self._repeat_client())
-        assert self.daemon.pending == 0
-        return said
-
-    def _repeat_client(self) -> Iterator[bytes]:
-        state = self.daemon.state
-        if state is State.GREETING:
-            assert isinstance(self.daemon.next_greeting(), Greeting)
-            yield self.client.start()
-        elif state is State.VERSION:
-            introduction = self.daemon.next_greeting()
-            assert isinstance(introduction, Introduction)
-            yield self.client.introduce(introduction.hello)
-        elif state is State.BODY:
-            chunk = self.daemon.next_chunk(self.wanted)
-            assert chunk is not None
-            yield self.client.chunk(chunk)
-        else:
-            yield from self._repeat_request()
-
-    def _repeat_request(self) -> Iterator[bytes]:
-        found = self.daemon.next_request()
-        assert found is not None
-        self.operation, request = found
-        self.requests.append(request)
-        yield self.client.request(request)
-        if self.operation.body is guix.Body.NAR:
-            body = self.daemon.begin_body()
-            reader = NarReader()
-            reader.feed(body)
-            assert (reader.finished, reader.excess) == (True, 0)
-            yield body
-            self.daemon.end_body(b"")
-
-    def from_daemon(self, data: bytes) -> bytes:
-        """Decode what the daemon said, and encode it again."""
-        self.client.receive_data(data)
-        said = b""
-        while self.client.pending:
-            event = self.client.next_event()
-            assert event is not None
-            self.events.append(event)
-            said += self._repeat_event(event)
-        return said
-
-    def _repeat_event(self, event: Event) -> bytes:  # noqa: PLR0911 - one a kind of event
-        match event:
-            case DaemonHello(version):
-                return guix.DAEMON_MAGIC.to_bytes(8, "little") + version.to_bytes(8, "little")
-            case LogText(data):
-                return self.daemon.log(data)
-            case DataWanted(length):
-                self.wanted = length
-                return self.daemon.pull(length)
-            case DataChunk(data):
-                return self.daemon.send_chunk(data)
-            case Failed(message, status):
-                return self.daemon.error(message, status)
-            case Finished(reply) if self.operation is not None:
-                return self.daemon.reply(self.operation, reply)
-            case _:
-                return self.daemon.accept()
-
-
-def replay(transcript: Path) -> Conversation:
-    """Feed a recording to both ends, and compare what they say again with it."""
-    conversation = Conversation()
-    for line in transcript.read_text().splitlines():
-        entry = json.loads(line)
-        data = bytes.fromhex(entry["hex"])
-        repeat = conversation.from_client if entry["from"] == "client" else conversation.from_daemon
-        assert repeat(data) == data
-    return conversation
+from .conversation import TRANSCRIPTS, recordings, replay
 
 
 def test_every_byte_is_understood_and_said_again(transcript: Path):
@@ -119,22 +20,50 @@ def test_every_byte_is_understood_and_said_again(transcript: Path):
     assert conversation.requests
 
 
-def test_the_recordings_hold_the_operations_they_were_made_for():
-    """Each request that the recorded client can send is in one of the recordings."""
+def test_every_operation_is_recorded():
+    """An operation that is added to the table needs a recording of what the C++ daemon says."""
     seen = {type(request) for each in recordings() for request in replay(each).requests}
-    assert {row.request for row in guix.TABLE} - seen == {
-        m.QueryDeriver,
-        m.QueryDerivationOutputNames,
-        m.QueryAllValidPaths,
-        m.QueryValidPaths,
-        m.QuerySubstitutablePathInfo,
-        m.SyncWithGC,
+    assert {row.request for row in guix.TABLE} == seen
+
+
+def test_every_difference_between_versions_is_recorded():
+    """Wherever a field begins or ends, the versions on both sides of that are recorded."""
+    recorded = {
+        (kind, minor)
+        for conversation in map(replay, recordings())
+        for minor in [conversation.daemon.minor]
+        for kind in {guix.ClientHello, *map(type, conversation.requests)}
     }
+    assert set(_boundaries()) - recorded == set()
 
 
-def recordings() -> list[Path]:
-    """Give all recordings."""
-    return sorted(TRANSCRIPTS.glob("*.jsonl"))
+def _boundaries() -> Iterator[tuple[type, int]]:
+    """Yield messages, by their requests, and minor versions between which they differ."""
+    kinds: list[tuple[type, tuple[Field, ...]]] = [(guix.ClientHello, guix.CLIENT_HELLO)]
+    kinds += [(row.request, row.fields + guix.REPLIES[row.reply]) for row in guix.TABLE]
+    for kind, fields in kinds:
+        for edge in {each for field in fields for each in (field.since, field.before)}:
+            if 0 < edge < LATEST:
+                yield from ((kind, edge - 1), (kind, edge))
+
+
+def test_errors_have_a_status_since_minor_8():
+    """In the recordings of the versions before and after."""
+    for minor, status in ((7, 0), (8, 1)):
+        conversation = replay(TRANSCRIPTS / f"minor-{minor:02x}.jsonl")
+        assert [each.status for each in conversation.events if isinstance(each, Failed)] == [status]
+
+
+def test_sizes_of_what_is_offered_are_told_since_minor_7():
+    """In the recordings of the versions before and after."""
+    for minor, size in ((6, 0), (7, 120)):
+        conversation = replay(TRANSCRIPTS / f"minor-{minor:02x}.jsonl")
+        replies = [event.reply for event in conversation.events if isinstance(event, Finished)]
+        offers = [each.info for each in replies if isinstance(each, m.SubstitutableReply)]
+        assert [each and (each.download_size, each.nar_size) for each in offers] == [
+            (120, size),
+            None,
+        ]
 
 
 def test_a_refused_path_is_answered_and_the_connection_goes_on():
