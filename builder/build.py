@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from builder.attempt import Attempt, failed_exit
+from builder.container import Container
 from builder.directories import (
     BuildDirectories,
     make_isolated,
@@ -31,6 +32,7 @@ from builder.events import (
     UnsupportedPlatform,
 )
 from builder.logfile import LogFile
+from builder.network import Network
 from builder.options import BuildMode
 from builder.outputs.lookup import remember
 from builder.preparing import Preparer
@@ -40,6 +42,7 @@ from builder.users import BuildUser
 from builder.views import Views, clean
 from builder.watch import Limits
 from builder.workshop import Workshop
+from reaper.process import ExitStatus
 from store.database import NewItem
 from store.info import PathInfo
 from store.paths import StorePath, name_of
@@ -195,24 +198,31 @@ class Builder:
     ) -> bool:
         """Run the builder to its end; tell False where it has to be tried without a view."""
         await self.preparer.write_graphs(job, directories)
-        container, network = await self.preparer.furnish(job, directories, inputs, user)
-        log = self.open_log(job)
-        store = self._shop.layout.store
-        attempt = Attempt(job, container, network, store, log, self.limits(job), self._shop.meters)
-        try:
-            status = await attempt.run(self._shop.spawner)
-        except SpawnError as error:
-            if self._views.were_refused(error):
-                return False
-            raise await self._spawn_failed(attempt, error) from error
-        finally:
-            if log is not None:
-                await log.close()
+        async with self.preparer.job_tokens(job, directories, inputs) as fifo:
+            container, network = await self.preparer.furnish(job, directories, inputs, user, fifo)
+            status = await self._attempt(job, container, network)
+        if status is None:
+            return False
         if not status.succeeded:
             raise failed_exit(job, status, disk_full=self._disk_full(directories))
         if directories.workplace.view is not None:
             await trio.to_thread.run_sync(clean, directories.workplace.store)
         return True
+
+    async def _attempt(self, job: Job, container: Container, network: Network) -> ExitStatus | None:
+        """Run a container to its end; None where it has to be tried without a view."""
+        log = self.open_log(job)
+        store = self._shop.layout.store
+        attempt = Attempt(job, container, network, store, log, self.limits(job), self._shop.meters)
+        try:
+            return await attempt.run(self._shop.spawner)
+        except SpawnError as error:
+            if self._views.were_refused(error):
+                return None
+            raise await self._spawn_failed(attempt, error) from error
+        finally:
+            if log is not None:
+                await log.close()
 
     def open_log(self, job: Job) -> LogFile | None:
         """Create the log file of a build; None if logs are not kept."""

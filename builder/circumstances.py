@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How and where a job's builder runs: by whom it is served, in a container or not, its network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from builder.builtins import Builtins, Manner, items_of
 from builder.errors import BuildError
 from builder.events import FailureKind, Level, Message
 from builder.inputs import closure_of
+from builder.jobserver.wishes import takes_part
 from builder.network import Network, NetworkMode, Reach, choose, survey
 from builder.options import BuildSettings
 from builder.scheduling.jobs import Job
@@ -62,6 +63,16 @@ class Circumstances:
         if toolkit is None or self.manner(job) is not Manner.DOWNLOADER:
             return frozenset()
         return await closure_of(self.database, map(StorePath, items_of(toolkit, self.store)))
+
+    def shares_tokens(self, job: Job, inputs: Iterable[StorePath]) -> bool:
+        """Tell whether the builder is to share job tokens with others.
+
+        Raises:
+            BuildError: The derivation says what nobody understands.
+        """
+        if not self.is_isolated(job) or self.manner(job) is not Manner.BUILDER:
+            return False
+        return takes_part(job.derivation, inputs, unless_asked=self.settings.jobserver_for_all)
 
     def network(self, job: Job) -> Network:
         """Decide on the network of a builder, and tell clients if it is less than they expect."""

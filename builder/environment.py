@@ -27,6 +27,7 @@ def builder_environment(
     cores: int,
     build_directory: str,
     daemon_environment: Mapping[str, str],
+    makeflags: str | None = None,
 ) -> dict[str, str]:
     """Return the whole environment of a builder.
 
@@ -37,9 +38,12 @@ def builder_environment(
         build_directory: The build directory as the builder sees it.
         daemon_environment: Where the values for `impureEnvVars` come from; only
             fixed outputs get them, since their content is known beforehand.
+        makeflags: What tells of the jobserver; None where there is none.
     """
     directories = dict.fromkeys(("NIX_BUILD_TOP", "PWD", *TEMPORARY_NAMES), build_directory)
+    jobserver = {} if makeflags is None else {"MAKEFLAGS": makeflags}
     return {
+        **jobserver,
         "PATH": NO_PATH,
         "HOME": HOME,
         "NIX_STORE": store,

@@ -99,6 +99,8 @@ class BuildSettings:
         max_download_size: The most bytes that it takes of a file; 0 for no limit.
         max_build_memory: Bytes that a builder may have unless it is alone; 0 for any number.
         admission: What the machine must be like for one more build to start.
+        job_tokens: Jobs that all builds together may run; 0 for no jobserver.
+        jobserver_for_all: Whether builds take part in it that do not ask to.
     """
 
     system: str
@@ -121,3 +123,5 @@ class BuildSettings:
     max_download_size: int = 0
     max_build_memory: int = 0
     admission: AdmissionSettings = ANY_MACHINE
+    job_tokens: int = 0
+    jobserver_for_all: bool = True

@@ -41,6 +41,7 @@ from builder.container import (
     arrange,
 )
 from builder.environment import builder_environment, octets
+from builder.jobserver.wishes import FIFO, MAKEFLAGS
 from builder.network import HOSTS, Network, Reach, files
 from builder.outputs.shelves import Shelves
 from builder.platforms import Machine
@@ -113,6 +114,7 @@ class BuildPlan:
         builtins: How those of the daemon are.
         traces: Whether downloads tell of their progress in Guix's lines.
         shelves: Where a builder that makes a fixed output may look content up.
+        jobserver: The fifo that holds its job tokens, on the host; empty for none.
     """
 
     derivation: Derivation
@@ -128,6 +130,7 @@ class BuildPlan:
     builtins: Builtins = field(default_factory=Builtins)
     traces: bool = False
     shelves: Shelves | None = None
+    jobserver: str = ""
 
 
 def container_for(plan: BuildPlan, host: Host) -> Container:
@@ -159,6 +162,7 @@ def _environment(plan: BuildPlan, host: Host) -> dict[str, str]:
         cores=plan.cores,
         build_directory=plan.workplace.seen_as,
         daemon_environment=host.environment,
+        makeflags=MAKEFLAGS if plan.jobserver else None,
     )
 
 
@@ -213,6 +217,8 @@ def _operations(plan: BuildPlan, host: Host) -> Iterator[Operation]:
     else:
         yield Bind(workplace.store, plan.store, read_only=False)
         yield from (Bind(path, path) for path in inputs)
+    if plan.jobserver:
+        yield Bind(plan.jobserver, FIFO)
     if plan.shelves is not None:
         yield from plan.shelves.operations(has_user=plan.user is not None)
 

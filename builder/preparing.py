@@ -6,6 +6,7 @@ A shell in the place of a builder needs the same. Entry point: `Preparer`.
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 
 import trio
 
@@ -71,6 +72,24 @@ class Preparer:
             job.proceed(JobState.PREPARING)
             yield user
 
+    @asynccontextmanager
+    async def job_tokens(
+        self, job: Job, directories: BuildDirectories, inputs: frozenset[StorePath]
+    ) -> AsyncIterator[str]:
+        """Have a fifo with job tokens, and give its name; empty where the build has none."""
+        server, path = self._shop.jobserver, f"{directories.top}/jobserver"
+        if server is None or not self.circumstances.shares_tokens(job, inputs):
+            yield ""
+            return
+
+        def waiting(builds: int) -> None:
+            reason = f"the builds that are running have them all, {builds} of them"
+            job.wait(JobState.WAITING_FOR_RESOURCES, "job token", reason)
+
+        async with server.serve(path, waiting):
+            job.proceed(JobState.PREPARING)
+            yield path
+
     async def write_graphs(self, job: Job, directories: BuildDirectories) -> None:
         """Write the graphs of references that the derivation wants into its build directory."""
         attribute = job.derivation.env.get("exportReferencesGraph", "")
@@ -103,13 +122,22 @@ class Preparer:
         directories: BuildDirectories,
         inputs: frozenset[StorePath],
         user: BuildUser | None,
+        jobserver: str = "",
     ) -> tuple[Container, Network]:
         """Describe the container that a builder runs in, and the network that is brought to it.
+
+        Args:
+            job: What is built.
+            directories: Where.
+            inputs: The items that the builder may see.
+            user: As whom it runs.
+            jobserver: The fifo that `job_tokens` gave.
 
         Raises:
             BuildError: The derivation cannot be run as it says.
         """
-        plan = self._plan(job, directories, inputs | await self.circumstances.tools(job), user)
+        seen = inputs | await self.circumstances.tools(job)
+        plan = replace(self._plan(job, directories, seen, user), jobserver=jobserver)
         container = await self._container(plan)
         if plan.shelves is not None:
             await self._shop.content_index.flush()

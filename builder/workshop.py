@@ -7,6 +7,7 @@ from functools import partial
 from builder.builtins import Builtins
 from builder.derivation_cache import DerivationCache
 from builder.input_locks import InputLocks
+from builder.jobserver.pool import Jobserver
 from builder.logfile import LogFiles
 from builder.memory.meters import Meters
 from builder.options import BuildSettings
@@ -45,6 +46,7 @@ class Workshop:
         builtins: How the builders are served that are part of the daemon.
         meters: Measure builders.
         input_locks: Keep what builders see; None where nobody needs it.
+        jobserver: Lends them job tokens; None where there are none.
     """
 
     layout: Layout
@@ -64,3 +66,4 @@ class Workshop:
     builtins: Builtins = field(default_factory=Builtins)
     meters: Meters = field(default_factory=partial(Meters, None))
     input_locks: InputLocks | None = None
+    jobserver: Jobserver | None = None

@@ -20,6 +20,7 @@ from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
 from builder.eviction import end_processes
 from builder.input_locks import InputLocks
+from builder.jobserver.pool import Jobserver
 from builder.logfile import LogFiles
 from builder.memory.home import own_place
 from builder.memory.meters import Meters
@@ -105,6 +106,7 @@ class Building:
         substituting: What substitutes.
         meters: Measure builders.
         input_locks: Keep what builders see.
+        jobserver: Lends them job tokens; None where there are none.
     """
 
     scheduler: Scheduler
@@ -118,6 +120,7 @@ class Building:
     substituting: Substituting
     meters: Meters
     input_locks: InputLocks
+    jobserver: Jobserver | None
 
     @property
     def substituter(self) -> Substituter:
@@ -132,6 +135,8 @@ class Building:
                 nursery.start_soon(self.logs.run)
                 nursery.start_soon(self.meters.run)
                 nursery.start_soon(self.input_locks.run)
+                if self.jobserver is not None:
+                    nursery.start_soon(self.jobserver.run)
                 await nursery.start(self.substituting.run)
                 await nursery.start(self.scheduler.run)
                 task_status.started()
@@ -172,6 +177,8 @@ def make_building(materials: Materials) -> Building:
     )
     input_locks = InputLocks(materials.locks.locker)
     meters = Meters.of_machine(materials.settings.max_build_memory)
+    tokens = materials.settings.job_tokens
+    jobserver = Jobserver(tokens) if tokens else None
     workshop = Workshop(
         layout=materials.layout,
         directory=directory,
@@ -190,6 +197,7 @@ def make_building(materials: Materials) -> Building:
         logs=logs,
         meters=meters,
         input_locks=input_locks,
+        jobserver=jobserver,
     )
     builder = Builder(workshop)
     hooks = Hooks(materials.offload_program, materials.environment, materials.monitor)
@@ -234,6 +242,7 @@ def make_building(materials: Materials) -> Building:
         substituting,
         meters,
         input_locks,
+        jobserver,
     )
 
 

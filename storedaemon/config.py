@@ -56,6 +56,9 @@ class Config:
     system: str
     max_jobs: int
     cores: int
+    jobserver: bool
+    jobserver_for: str
+    jobserver_tokens: int
     workers: int
     chroot_directories: tuple[str, ...]
     disable_chroot: bool

@@ -148,6 +148,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("system", ValueType.TEXT, "the system whose builders run here", "SYSTEM", ""),
     _number("max-jobs", "build at most N derivations at once; 0 leaves all to other machines", 1),
     _number("cores", "tell each build to use N cores; 0 means all there are", 0),
+    _flag("jobserver", "share processors among the jobs of all builds, as GNU make's jobserver"),
+    _choice("jobserver-for", "builds that do so, unless they say otherwise", "all", "all", "asked"),
+    _number("jobserver-tokens", "jobs that all builds together may run; 0: one a processor", 0),
     _number("workers", "processes that hash and scan store items; 0 means one a CPU", 0),
     _list(
         "chroot-directory",

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the configuration means to the builder. Pure.
+"""What the configuration means to the builder, on this machine.
 
 Apart from `storedaemon.config`, so that reading options does not wait for the builder's
 modules. Entry points: `build_settings`, `retry_settings`.
 """
+
+import os
 
 from builder.admission.obstacles import AdmissionSettings
 from builder.network import NetworkMode
@@ -37,7 +39,16 @@ def build_settings(config: Config, system: str) -> BuildSettings:
         slirp4netns=config.slirp4netns,
         content_mirrors=config.content_addressed_mirrors,
         max_download_size=config.max_download_size,
+        job_tokens=job_tokens(config),
+        jobserver_for_all=config.jobserver_for == "all",
     )
+
+
+def job_tokens(config: Config) -> int:
+    """Tell how many jobs all builds together may run; 0 where nobody counts."""
+    if not config.jobserver:
+        return 0
+    return config.jobserver_tokens or len(os.sched_getaffinity(0))
 
 
 def admission_settings(config: Config) -> AdmissionSettings:

@@ -23,11 +23,13 @@ async def statistics(services: Services, _session: Session) -> Statistics:
         for name, value in asdict(services.database.statistics()).items()
         if isinstance(value, int)
     }
+    jobserver = services.building.jobserver
     database, index = services.layout.database_file, services.layout.index_file
     groups: dict[str, dict[str, int | float]] = {
         "process": await trio.to_thread.run_sync(_process),
         "sessions": {"connected": len(services.sessions)},
         "slots": asdict(services.building.slots.statistics()),
+        **({"jobserver": asdict(jobserver.statistics())} if jobserver else {}),
         "children": asdict(services.monitor.statistics()),
         "locker": {
             **asdict(services.locker.statistics()),
