@@ -8,10 +8,15 @@ goes first.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
+from store import turns
 from store.derivations import Derivation
 from store.paths import StorePath
 from store.tally import CacheStatistics, Tally
+
+LONG = 128 * 1024
+"""Bytes of a text from which it is parsed in a thread: it takes some 10 µs a KiB."""
 
 CACHED_BYTES = 8 * 1024 * 1024
 """The texts behind the cached derivations add up to no more than this."""
@@ -41,22 +46,38 @@ class DerivationCache:
 
     def get(self, path: StorePath) -> Derivation:
         """Return a derivation whose item is valid."""
-        entry = self._entries.get(path)
-        self._tally.looked_up(found=entry is not None)
-        if entry is not None:
-            self._entries.move_to_end(path)
-            return entry[0]
-        return self._add(path)
+        known = self._find(path)
+        if known is not None:
+            return known
+        text = self._read(path)
+        return self._add(path, len(text), self._parse(text, path))
+
+    async def load(self, path: StorePath) -> Derivation:
+        """Return a derivation whose item is valid; a long one without holding up other tasks."""
+        known = self._find(path)
+        if known is not None:
+            return known
+        text = self._read(path)
+        parse = partial(self._parse, text, path)
+        return self._add(path, len(text), await turns.run(parse, much=len(text) > LONG))
 
     def statistics(self) -> CacheStatistics:
         """Return how the cache does."""
         return self._tally.of_bytes("derivations", len(self._entries), self._size, self._limit)
 
-    def _add(self, path: StorePath) -> Derivation:
-        text = self._read(path)
-        derivation = self._parse(text, path)
-        self._entries[path] = derivation, len(text)
-        self._size += len(text)
+    def _find(self, path: StorePath) -> Derivation | None:
+        entry = self._entries.get(path)
+        self._tally.looked_up(found=entry is not None)
+        if entry is None:
+            return None
+        self._entries.move_to_end(path)
+        return entry[0]
+
+    def _add(self, path: StorePath, size: int, derivation: Derivation) -> Derivation:
+        if path in self._entries:
+            return derivation  # another task was faster
+        self._entries[path] = derivation, size
+        self._size += size
         while self._size > self._limit:
             _, (_, size) = self._entries.popitem(last=False)
             self._size -= size

@@ -15,7 +15,7 @@ import os
 import resource
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 
 import structlog
@@ -24,6 +24,7 @@ import trio
 from locker.batches import BATCH
 from locker.client import Locker
 from locker.errors import LockError
+from store import turns
 from store.paths import StorePath
 
 MOMENT = 0.25
@@ -37,12 +38,13 @@ log = structlog.get_logger("builder")
 class _Hold:
     """A build's wish."""
 
-    __slots__ = ("counted", "due", "inputs")
+    __slots__ = ("begun", "counted", "due", "inputs")
 
     def __init__(self, inputs: Collection[StorePath], due: float) -> None:
         self.inputs = inputs
         self.due = due
-        self.counted = False
+        self.begun = False
+        self.counted = 0
 
 
 class InputLocks:
@@ -77,7 +79,7 @@ class InputLocks:
             yield
         finally:
             self._holds.remove(hold)
-            if hold.counted:
+            if hold.begun:
                 self._over.append(hold)
                 self._changed.set()
 
@@ -88,7 +90,7 @@ class InputLocks:
                 await self._wait()
                 await self._release()
                 now = trio.current_time()
-                for hold in [each for each in self._holds if each.due <= now and not each.counted]:
+                for hold in [each for each in self._holds if each.due <= now and not each.begun]:
                     await self._lock(hold)
         finally:
             await self._release_tokens(self._tokens.values())
@@ -97,7 +99,7 @@ class InputLocks:
     async def _wait(self) -> None:
         """Wait until there is something to do."""
         while not self._over:
-            due = min((each.due for each in self._holds if not each.counted), default=None)
+            due = min((each.due for each in self._holds if not each.begun), default=None)
             if due is not None and due <= trio.current_time():
                 return
             self._changed = trio.Event()
@@ -105,15 +107,16 @@ class InputLocks:
                 await self._changed.wait()
 
     async def _lock(self, hold: _Hold) -> None:
-        hold.counted = True
-        self._users.update(hold.inputs)
-        missing = (path for path in hold.inputs if path not in self._tokens)
-        while hold in self._holds and (portion := list(islice(missing, BATCH))):
+        hold.begun = True
+        remaining = iter(hold.inputs)
+        while hold in self._holds and (portion := list(islice(remaining, BATCH))):
             if len(self._tokens) + BATCH > self._most:
                 log.info("inputs_not_locked", inputs=len(hold.inputs), locked=len(self._tokens))
                 return
+            self._users.update(portion)
+            hold.counted += len(portion)
             try:
-                await self._lock_portion(portion)
+                await self._lock_portion(path for path in portion if path not in self._tokens)
             except LockError as error:
                 log.warning("inputs_not_locked", error=error.message)
                 return
@@ -130,15 +133,22 @@ class InputLocks:
 
     async def _release(self) -> None:
         over, self._over = self._over, []
-        tokens = []
         for hold in over:
-            self._users.subtract(hold.inputs)
-            for path in hold.inputs:
-                if self._users[path] <= 0:
-                    del self._users[path]
-                    with suppress(KeyError):
-                        tokens.append(self._tokens.pop(path))
-        await self._release_tokens(tokens)
+            for portion in turns.portions(islice(hold.inputs, hold.counted)):
+                await self._release_tokens(self._unused_tokens(portion))
+                await trio.lowlevel.checkpoint()
+
+    def _unused_tokens(self, paths: Iterable[StorePath]) -> list[int]:
+        """Count one user less of each item; return the tokens of those that have none left."""
+        tokens = []
+        for path in paths:
+            self._users[path] -= 1
+            if not self._users[path]:
+                del self._users[path]
+                token = self._tokens.pop(path, None)
+                if token is not None:
+                    tokens.append(token)
+        return tokens
 
     async def _release_tokens(self, tokens: Iterable[int]) -> None:
         for first, count in runs(tokens):

@@ -58,6 +58,8 @@ async def closure_of(database: References, paths: Iterable[StorePath]) -> frozen
 def _small_closure(
     database: References, paths: frozenset[StorePath]
 ) -> frozenset[StorePath] | None:
+    if len(paths) > SMALL_CLOSURE:
+        return None
     seen = set(paths)
     queue = list(paths)
     while queue and len(seen) <= SMALL_CLOSURE:

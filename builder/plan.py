@@ -6,7 +6,7 @@ these names. Of the store it sees its inputs, read-only, in a directory of its
 own that also takes its outputs.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from builder.builtins import (
@@ -120,7 +120,7 @@ class BuildPlan:
     derivation: Derivation
     workplace: Workplace
     store: str
-    inputs: tuple[StorePath, ...]
+    inputs: Collection[StorePath]
     user: BuildUser | None
     isolated: bool
     cores: int
@@ -216,7 +216,7 @@ def _operations(plan: BuildPlan, host: Host) -> Iterator[Operation]:
         yield _view(plan.store, inputs, workplace.view)
     else:
         yield Bind(workplace.store, plan.store, read_only=False)
-        yield from (Bind(path, path) for path in inputs)
+        yield from (Bind(path, path) for path in sorted(inputs))
     if plan.jobserver:
         yield Bind(plan.jobserver, FIFO)
     if plan.shelves is not None:

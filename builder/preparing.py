@@ -154,7 +154,7 @@ class Preparer:
             derivation=job.derivation,
             workplace=directories.workplace,
             store=self._shop.layout.store,
-            inputs=tuple(sorted(inputs)),
+            inputs=inputs,
             user=user,
             isolated=self.circumstances.is_isolated(job),
             cores=job.options.cores,

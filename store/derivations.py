@@ -375,7 +375,8 @@ def _unparse(drv: Derivation, inputs: Mapping[str, tuple[str, ...]]) -> bytes:
     fields = (
         aterm.write_list(outputs),
         aterm.write_list(wanted),
-        _strings(sorted(set(drv.input_sources))),
+        # What is in order already, as a rule, is sorted much more quickly than a set of it.
+        _strings(dict.fromkeys(sorted(drv.input_sources))),
         aterm.quote(drv.system),
         aterm.quote(drv.builder),
         _strings(drv.args),

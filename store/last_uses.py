@@ -12,6 +12,7 @@ thread, many at a time; a crash loses those of the last minute. Entry point:
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 
 import apsw
 import trio
@@ -80,9 +81,10 @@ class LastUses:
         """Note that items are used now."""
         now = int(time.time())
         self._pending.update(dict.fromkeys(paths, now))
-        while len(self._pending) > _MOST_PENDING:
-            del self._pending[next(iter(self._pending))]
-            self._tally.evictions += 1
+        if (excess := len(self._pending) - _MOST_PENDING) > 0:
+            # At once: a dictionary's oldest entry takes longer to find with each that has gone.
+            self._pending = dict(islice(self._pending.items(), excess, None))
+            self._tally.evictions += excess
         if len(self._pending) >= _WRITTEN_AT:
             self._due.set()
 

@@ -149,7 +149,9 @@ class StoreDirectory:
         Raises:
             InvalidPathError: No item may have the name.
         """
-        kind = ":".join(["text", *sorted(set(references))])
+        # What is in order already, as a rule, is sorted much more quickly than a set of it.
+        ordered = sorted(references)
+        kind = ":".join(["text", *dict.fromkeys(ordered)])
         return self._compute(kind, contents_sha256, name)
 
     def fixed_output_path(self, name: str, recursive: bool, digest: Digest) -> StorePath:  # noqa: FBT001 - it stands beside its digest in every dialect

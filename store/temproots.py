@@ -20,13 +20,13 @@ it is rewritten, or, if a collector is at work, as soon as it is done.
 import errno
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol, Self
 
 import trio
 
-from store import filelocks
+from store import filelocks, turns
 from store.filelocks import LockHolder, LockMode
 from store.layout import Layout
 from store.paths import StorePath
@@ -64,6 +64,7 @@ class TempRoots:
         self._size = 0
         self._guard: Guard | None = None
         self._observers: list[Observer] = []
+        self._leaving: list[StorePath] = []
         self._tidying = trio.Event()
 
     @classmethod
@@ -133,20 +134,31 @@ class TempRoots:
             await trio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)
 
-    def release(self, paths: Iterable[StorePath]) -> None:
-        """Count one user less of each path."""
+    def release(self, paths: Collection[StorePath]) -> None:
+        """Count one user less of each path; of very many, `run` does it soon."""
+        if len(paths) > turns.PORTION:
+            self._leaving += paths
+            self._tidying.set()
+            return
+        self._release(paths)
+        if self._is_untidy() and not self._rewrite():
+            self._tidying.set()
+
+    def _release(self, paths: Iterable[StorePath]) -> None:
         for path in paths:
             self._users[path] -= 1
             if not self._users[path]:
                 self._stale += 1
-        if self._is_untidy() and not self._rewrite():
-            self._tidying.set()
 
     async def run(self) -> None:
-        """Rewrite the file later where a collector kept it from being done at once, for ever."""
+        """Do later what takes long, or cannot be done while a collector is at work, for ever."""
         while True:
             await self._tidying.wait()
             self._tidying = trio.Event()
+            leaving, self._leaving = self._leaving, []
+            for portion in turns.portions(leaving):
+                self._release(portion)
+                await trio.lowlevel.checkpoint()
             delay = _LONGEST_DELAY
             while self._is_untidy() and not self._rewrite():
                 await trio.sleep(delay)
@@ -208,10 +220,15 @@ class SessionRoots:
         They need not be valid. Waits while a collection is going on, which may
         be about to delete them.
         """
-        new = {path for path in paths if path not in self._paths}
-        if new:
-            await self._roots.hold(new)
-            self._paths |= new
+        for portion in turns.portions(paths):
+            new = {path for path in portion if path not in self._paths}
+            if new:
+                await self._roots.hold(new)
+                # Another task of this session may have added some of them meanwhile.
+                self._roots.release(new & self._paths)
+                self._paths |= new
+            if len(portion) < len(paths):
+                await trio.lowlevel.checkpoint()
 
     def __contains__(self, path: object) -> bool:
         return path in self._paths

@@ -224,7 +224,7 @@ def make_building(materials: Materials) -> Building:
     )
     scheduler = Scheduler(
         directory,
-        Planner(database, derivations.get),
+        Planner(database, derivations.load),
         ReportedRealiser(retrier),
         substituting.substituter,
         lookup,

@@ -12,7 +12,7 @@ Questions are asked for everything that is open at once, so their number grows
 with the depth of what is missing, not with its size.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -25,6 +25,7 @@ from builder.planning.graph import Node, Stage, State, Substitute
 from builder.planning.request_plan import (
     Ask,
     Inspection,
+    Load,
     Obtain,
     Plan,
     Roots,
@@ -55,7 +56,7 @@ class Planner:
         derivation: Returns the derivation of a valid item.
     """
 
-    def __init__(self, database: Validity, derivation: Callable[[StorePath], Derivation]) -> None:
+    def __init__(self, database: Validity, derivation: Load) -> None:
         self._database = database
         self._derivation = derivation
 
@@ -129,7 +130,7 @@ class _Step:
 class _Walk:
     plan: Plan
     database: Validity
-    derivation: Callable[[StorePath], Derivation]
+    derivation: Load
     present: set[tuple[Target, BuildMode]] = field(default_factory=set)
 
     async def follow(self, steps: list[_Step]) -> None:
@@ -181,7 +182,7 @@ class _Walk:
             self._note_missing_derivation(step)
             return []
         try:
-            derivation = self.derivation(path)
+            derivation = await self.derivation(path)
         except (StoreError, OSError) as error:
             self._add_problem(path, f"cannot read derivation `{path}': {error}")
             return []

@@ -32,6 +32,9 @@ class Roots(Protocol):
         """Keep items, valid or not; waits while a collection is going on."""
 
 
+Load = Callable[[StorePath], Awaitable[Derivation]]
+"""Returns the derivation of a valid item."""
+
 Ask = Callable[[Collection[StorePath]], Awaitable[Mapping[StorePath, Offer]]]
 """Asks substituters for items, and returns what is offered."""
 

@@ -7,7 +7,7 @@ is left but perhaps a file in the private directory, which goes with it.
 """
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import sha256
@@ -15,6 +15,7 @@ from hashlib import sha256
 import trio
 
 from locker.pathlocks import PathLocks
+from store import turns
 from store.additions.incoming import Incoming
 from store.additions.received import Addition, Body, Received, Tree, receive, write_text
 from store.content_index import ContentIndex
@@ -34,6 +35,8 @@ from store.temproots import SessionRoots, TempRoots
 
 # Texts up to here are written on the event loop, which takes less time than a trip to a thread.
 _SMALL = 1 << 16
+# Bytes of a text from which it is hashed in a thread, at about a millisecond a MiB.
+_LONG = 1 << 20
 
 
 class StoreWriter:
@@ -95,7 +98,7 @@ class StoreWriter:
         return self._incoming.store_fd
 
     async def add_text(
-        self, roots: SessionRoots, name: str, text: bytes, references: Iterable[StorePath]
+        self, roots: SessionRoots, name: str, text: bytes, references: Collection[StorePath]
     ) -> StorePath:
         """Add a text file.
 
@@ -110,12 +113,12 @@ class StoreWriter:
             NotValidError: A reference is not valid.
             DerivationError: It is called a derivation, and is none or a false one.
         """
-        refers_to = frozenset(references)
-        digest = sha256(text).digest()
-        path = self._directory.text_path(name, digest, refers_to)
+        compute = partial(_name_text, self._directory, name, text, references)
+        much = len(text) > _LONG or len(references) > turns.PORTION
+        digest, path = await turns.run(compute, much=much)
         await roots.add(path)
         if not self._database.is_valid(path):
-            await self._add_new_text(path, text, refers_to)
+            await self._add_new_text(path, text, frozenset(references))
             if not is_derivation(path):
                 flat = Digest(HashAlgorithm.SHA256, digest)
                 self._index.record(flat, path, recursive=False)
@@ -300,6 +303,13 @@ class StoreWriter:
             share()
         else:
             await trio.to_thread.run_sync(share)
+
+
+def _name_text(
+    directory: StoreDirectory, name: str, text: bytes, references: Collection[StorePath]
+) -> tuple[bytes, StorePath]:
+    digest = sha256(text).digest()
+    return digest, directory.text_path(name, digest, references)
 
 
 async def _end(addition: Addition) -> Received:

@@ -6,7 +6,6 @@ joined within SQLite, which holds no interpreter lock, rather than fetched row
 by row, which would.
 """
 
-import json
 from collections.abc import Iterable
 from typing import cast
 
@@ -15,6 +14,7 @@ import apsw
 from store.database.connection import translated_errors
 from store.database.reads import not_valid
 from store.paths import StorePath
+from store.turns import json_list
 
 _ALL_VALID = "select group_concat(path, char(10)) from ValidPaths"
 _ALL_FAILED = "select group_concat(path, char(10)) from FailedPaths"
@@ -51,7 +51,7 @@ def failed_paths(connection: apsw.Connection) -> frozenset[StorePath]:
 
 def valid_subset(connection: apsw.Connection, paths: Iterable[str]) -> frozenset[StorePath]:
     """Return those of many paths that are valid."""
-    return _paths(connection, _SUBSET, json.dumps(list(paths)))
+    return _paths(connection, _SUBSET, json_list(paths))
 
 
 def closure(connection: apsw.Connection, paths: Iterable[str]) -> frozenset[StorePath]:
@@ -61,7 +61,7 @@ def closure(connection: apsw.Connection, paths: Iterable[str]) -> frozenset[Stor
         NotValidError: One of the items given is not valid.
     """
     wanted = set(paths)
-    reached = _paths(connection, _CLOSURE, json.dumps(list(wanted)))
+    reached = _paths(connection, _CLOSURE, json_list(wanted))
     if not wanted <= reached:
         raise not_valid(min(wanted - reached))
     return reached
@@ -72,7 +72,7 @@ def referrers_among(
 ) -> dict[StorePath, list[StorePath]]:
     """Return which of some items refer to which others, by the latter."""
     with translated_errors("cannot query the store database"):
-        rows = connection.execute(_REFERRERS, (json.dumps(list(paths)),)).fetchall()
+        rows = connection.execute(_REFERRERS, (json_list(paths),)).fetchall()
     return {
         StorePath(str(path)): list(map(StorePath, str(joined).split("\n"))) for path, joined in rows
     }

@@ -7,7 +7,6 @@ comes out as columns of numbers, a block at a time. Paths stay where they are
 until a batch needs them. All of this is for threads.
 """
 
-import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ import apsw
 
 from store.database.connection import translated_errors
 from store.paths import StorePath
+from store.turns import json_list
 
 _BLOCK = 4096
 
@@ -167,7 +167,7 @@ def find_live(
 def paths_of(connection: apsw.Connection, ids: Sequence[int]) -> dict[int, StorePath]:
     """Return the paths of rows by their numbers; those that are gone are left out."""
     with translated_errors("cannot query the store database"):
-        [(numbers, paths)] = connection.execute(_PATHS, (json.dumps(list(ids)),)).fetchall()
+        [(numbers, paths)] = connection.execute(_PATHS, (json_list(ids),)).fetchall()
     if not paths:
         return {}
     return dict(zip(_numbers(numbers), map(StorePath, str(paths).split("\n")), strict=True))
@@ -179,7 +179,7 @@ def forget(connection: apsw.Connection, ids: Sequence[int]) -> list[int]:
     An item that is referred to after all, such as by one that was registered a
     moment ago, stays, and so does what it refers to.
     """
-    chosen = json.dumps(list(ids))
+    chosen = json_list(ids)
     connection.execute("savepoint together")
     try:
         # Together they cost a third of what they cost one by one; the references go first,
@@ -214,7 +214,7 @@ def _marked(connection: apsw.Connection, roots: Iterable[str], keeping: Keeping)
         _drop(connection)
         connection.execute("begin")
         try:
-            connection.execute(_LIVE.format(more=more), (json.dumps(sorted(roots)),)).fetchall()
+            connection.execute(_LIVE.format(more=more), (json_list(roots),)).fetchall()
             yield
         finally:
             with suppress(apsw.Error):

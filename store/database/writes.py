@@ -5,6 +5,7 @@ They take a connection that has begun one, wait for nothing, and raise to have
 it rolled back (`store.database.writer` begins and ends it).
 """
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,16 @@ from store.errors import StoreError
 from store.hashes import Digest, HashAlgorithm
 from store.info import PathInfo
 from store.paths import StorePath
+from store.turns import portions
 
 _ID = "select id from ValidPaths where path = ?"
 _INSERT = (
     "insert into ValidPaths (path, hash, registrationTime, deriver, narSize) values (?, ?, ?, ?, ?)"
 )
 _UPDATE = "update ValidPaths set narSize = ?, hash = ? where path = ?"
-_INSERT_REFERENCE = "insert or replace into Refs (referrer, reference) values (?, ?)"
+_INSERT_REFERENCES = """
+insert or replace into Refs (referrer, reference)
+select ?, id from ValidPaths where path in (select value from json_each(?)) order by id"""
 _REFERENCES = "select path from Refs join ValidPaths on id = reference where referrer = ?"
 _INSERT_OUTPUT = "insert or replace into DerivationOutputs (drv, id, path) values (?, ?, ?)"
 _REFERRERS = """
@@ -70,7 +74,7 @@ def register(connection: apsw.Connection, items: Sequence[NewItem]) -> None:
             renewed.append(item.info.path)
         ids[item.info.path] = known
     for item in items:
-        _refer(connection, item.info, ids)
+        _refer(connection, item.info, ids[item.info.path])
     if len(items) > 1:
         _refuse_cycles(connection, items, {path: ids[path] for path in renewed})
 
@@ -150,16 +154,11 @@ def _hash_column(info: PathInfo) -> str:
     return str(info.nar_hash)
 
 
-def _refer(connection: apsw.Connection, info: PathInfo, ids: dict[str, int]) -> None:
-    referrer = ids[info.path]
-    for path in sorted(info.references):
-        reference = ids.get(path)
-        if reference is None:
-            reference = _find(connection, path)
-            if reference is None:
-                raise not_valid(path)
-            ids[path] = reference
-        connection.execute(_INSERT_REFERENCE, (referrer, reference))
+def _refer(connection: apsw.Connection, info: PathInfo, referrer: int) -> None:
+    for paths in portions(info.references):
+        connection.execute(_INSERT_REFERENCES, (referrer, json.dumps(paths)))
+        if connection.changes() < len(paths):
+            raise not_valid(min(path for path in paths if _find(connection, path) is None))
 
 
 def _refuse_cycles(

@@ -144,7 +144,7 @@ def _hash(
 ) -> SealedOutput:
     """Walk an output once, for all there is to know of it."""
     walk = SealingWalk(canonicaliser, links)
-    reading = _Reading(request.candidates, output.fixed)
+    reading = _Reading(request.candidates.split(), output.fixed)
     try:
         reading.read(walk.events(dirfd, output.name, output.path))
         nar_hash = reading.finish(output.path)

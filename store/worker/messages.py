@@ -77,12 +77,13 @@ class SealOutputs:
     Attributes:
         derivation: The store path of the derivation, for messages.
         outputs: The outputs.
-        candidates: The hash parts that they may refer to.
+        candidates: The hash parts that they may refer to, with spaces between them: as
+            one text, since there may be very many.
     """
 
     derivation: str
     outputs: tuple[OutputToSeal, ...]
-    candidates: tuple[str, ...]
+    candidates: str
 
 
 @dataclass(frozen=True, slots=True)

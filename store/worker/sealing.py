@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from locker.errors import MessageError
 from store.errors import StoreError
 from store.links import Links
+from store.paths import HASH_PART_LENGTH
 from store.sealing.seal import Directories, SealError, seal_outputs
 from store.worker.messages import (
     Failure,
@@ -23,8 +24,8 @@ from store.worker.messages import (
 
 _SMALL_FILE = 4096
 _FEW_OUTPUTS = 4
-_FEW_CANDIDATES = 256
-"""More take longer to prepare the search for than a message does."""
+_FEW_CANDIDATES = 256 * (HASH_PART_LENGTH + 1)
+"""Bytes of candidates; more take longer to prepare the search for than a message does."""
 
 
 def is_small(request: SealOutputs, outputs_fd: int) -> bool:

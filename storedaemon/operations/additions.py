@@ -7,10 +7,12 @@ an addition is, and where its bytes go, is `store.additions`' business.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
+from store import turns
 from store.additions import Addition, Body
 from store.hashes import HashAlgorithm
-from store.paths import StorePath, check_name
+from store.paths import StoreDirectory, StorePath, check_name
 from storedaemon.services import Services
 from storedaemon.session import Session
 
@@ -25,8 +27,13 @@ async def add_text(
         NotValidError: A reference is not registered.
         DerivationError: It is called a derivation, and is none or a false one.
     """
-    items = [services.directory.parse(reference) for reference in references]
+    parse = partial(_parse, services.directory, references)
+    items = await turns.run(parse, much=len(references) > turns.PORTION)
     return await services.writer.add_text(session.roots, name, text, items)
+
+
+def _parse(directory: StoreDirectory, references: Sequence[str]) -> list[StorePath]:
+    return [directory.parse(reference) for reference in references]
 
 
 @asynccontextmanager

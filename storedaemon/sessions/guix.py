@@ -41,6 +41,9 @@ from storedaemon.wire.session import GuixSession, Introduction, State
 TURN = 32
 """Requests that are answered in a row before other sessions get their turn."""
 
+PORTION = 64 * 1024
+"""Bytes of one long request that are read in a row: about a millisecond of work."""
+
 LINGER_SECONDS = 5.0
 """How long a client that is being told to go may keep sending."""
 
@@ -79,6 +82,7 @@ class _Connection:
         self._services = services
         self._wire = GuixSession()
         self._audience = Audience()
+        self._received = 0
         self._special: dict[type[Any], Callable[[Any], Awaitable[m.Reply]]] = {
             m.AddToStore: self._add,
             m.SetOptions: self._set_options,
@@ -150,6 +154,10 @@ class _Connection:
             data = await self._receiver.receive()
         if data:
             self._wire.receive_data(data)
+            self._received += len(data)
+            if self._received >= PORTION:
+                self._received = 0
+                await trio.lowlevel.checkpoint()
         elif not self._wire.at_boundary:
             raise ClientGoneError("the connection ended within a message")
         return bool(data)

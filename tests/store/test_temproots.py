@@ -123,6 +123,50 @@ async def test_a_root_waits_for_the_collector(
     assert make_path("new") in roots_on_disk(layout)
 
 
+async def test_a_root_added_twice_at_once_is_given_up_once(
+    roots: TempRoots,
+    layout: Layout,
+    make_path: Callable[[str], StorePath],
+):
+    """Two requests of one session may name the same item while both wait for a collector."""
+    session = roots.session()
+    async with trio.open_nursery() as adding:
+        with collecting(layout):
+            for _ in range(2):
+                adding.start_soon(session.add, make_path("new"))
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+    assert roots.live() == {make_path("new")}
+    session.close()
+    assert roots.live() == frozenset()
+
+
+async def test_very_many_roots_are_added_and_given_up_in_portions(
+    roots: TempRoots, layout: Layout, make_path: Callable[[str], StorePath], nursery: trio.Nursery
+):
+    """Others get their turn in between."""
+    paths = [make_path(str(number)) for number in range(5000)]
+    seen: set[int] = set()
+
+    async def watch() -> None:
+        while len(roots.live()) < len(paths):
+            seen.add(len(roots.live()))
+            await trio.lowlevel.checkpoint()
+        while roots.live():
+            seen.add(len(roots.live()))
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(roots.run)
+    session = roots.session()
+    async with trio.open_nursery() as watching:
+        watching.start_soon(watch)
+        await session.add(*paths)
+        assert len(roots_on_disk(layout)) == len(paths)
+        session.close()
+    assert len(seen) >= 5
+    assert roots_on_disk(layout) == []
+
+
 async def test_waiting_for_a_collector_can_be_cancelled(
     roots: TempRoots, layout: Layout, make_path: Callable[[str], StorePath]
 ):

@@ -16,6 +16,7 @@ from builder.substitution.offers import Offer
 from store.derivations import Derivation
 from store.errors import InvalidPathError
 from store.paths import StoreDirectory, StorePath
+from tests.builder.loading import loading
 
 if TYPE_CHECKING:
     from tests.builder.conftest import MakeDerivation, MakePath
@@ -45,7 +46,7 @@ class World:
 
     async def plan(self, *targets: Target, mode: BuildMode = BuildMode.NORMAL) -> Plan:
         """Return the plan for targets."""
-        planner = Planner(self, self.derivations.__getitem__)
+        planner = Planner(self, loading(self.derivations))
         return await planner.plan(targets, mode, SimpleNamespace(add=self.add_root))
 
 
@@ -98,7 +99,7 @@ async def test_what_can_be_obtained_is_neither_asked_for_nor_looked_behind(
         assert paths == {path("app")}
         return {}
 
-    planner = Planner(world, world.derivations.__getitem__)
+    planner = Planner(world, loading(world.derivations))
     roots = SimpleNamespace(add=world.add_root)
     world.valid.remove(path("source"))
     plan = await planner.plan(
@@ -118,7 +119,7 @@ async def test_checks_and_repairs_obtain_nothing(world: World, path: "MakePath",
         raise AssertionError
 
     world.valid |= {path("app"), path("lib")}
-    planner = Planner(world, world.derivations.__getitem__)
+    planner = Planner(world, loading(world.derivations))
     roots = SimpleNamespace(add=world.add_root)
     plan = await planner.plan([Target(path("app.drv"))], mode, roots, obtain=obtain)
     assert plan.graph.take_ready()

@@ -18,6 +18,7 @@ from builder.scheduling.jobs import Job
 from builder.scheduling.scheduler import Scheduler
 from store.derivations import Derivation
 from store.paths import StoreDirectory, StorePath
+from tests.builder.loading import loading
 
 if TYPE_CHECKING:
     from tests.builder.conftest import MakeDerivation, MakePath
@@ -94,7 +95,7 @@ class Roots:
 async def running(derivations: dict[StorePath, Derivation]) -> AsyncIterator[World]:
     """Run a scheduler over these derivations, all of them valid."""
     bench = Workbench(valid=set(derivations))
-    planner = Planner(bench, derivations.__getitem__)
+    planner = Planner(bench, loading(derivations))
     scheduler = Scheduler(StoreDirectory("/gnu/store"), planner, bench)
     async with trio.open_nursery() as nursery:
         await nursery.start(scheduler.run)

@@ -65,7 +65,7 @@ class Bench:
     ) -> tuple[SealedOutput, ...]:
         """Seal outputs as a build would."""
         return await self.workers.seal_outputs(
-            SealOutputs("/store/x.drv", outputs, candidates),
+            SealOutputs("/store/x.drv", outputs, " ".join(candidates)),
             outputs_fd=self.fds["built"],
             private_fd=self.fds["private"],
             links_fd=self.fds["links"],
