@@ -61,6 +61,7 @@ class Client:
     """Who asks. `uid` and `gid` are None where the peer is not known, as over TCP.
 
     `detached` is true where nobody is connected: a build that goes on by itself.
+    `weight` is what the user counts when slots are shared.
     """
 
     session: int
@@ -70,6 +71,7 @@ class Client:
     user: str
     trusted: bool
     detached: bool = False
+    weight: int = 1
 
 
 @dataclass(frozen=True, slots=True)

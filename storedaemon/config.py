@@ -21,6 +21,7 @@ COMMAND_LINE = "command line"
 ENVIRONMENT = "environment"
 
 MAX_NUMBER = 2**31 - 1
+MAX_WEIGHT = 1000
 
 
 class ConfigError(StoreError):
@@ -99,6 +100,7 @@ class Config:
     disable_deduplication: bool
     impersonate_linux_26: bool
     trusted_users: tuple[str, ...]
+    shares: tuple[str, ...]
     max_connections: int
     log_level: str
     log_format: str
@@ -226,6 +228,8 @@ def check(option: Option, value: Any, source: Source) -> Value:
     checker = _CHECKERS[option.type]
     if not option.repeatable:
         return checker(option, value, source)
+    if option.type is ValueType.SHARE and isinstance(value, Mapping):
+        value = [f"{name}={weight}" for name, weight in value.items()]
     items: Iterable[Any] = value if isinstance(value, list | tuple) else [value]
     return tuple(str(checker(option, item, source)) for item in items)
 
@@ -287,6 +291,14 @@ def _bind(option: Option, value: Any, source: Source) -> str:
     return f"{_absolute(target, option, source)}={absolute}"
 
 
+def _share(option: Option, value: Any, source: Source) -> str:
+    name, _, weight = _text(option, value, source).rpartition("=")
+    good = weight.isascii() and weight.isdigit() and 1 <= int(weight[:9]) <= MAX_WEIGHT
+    if not (good and name.removeprefix("@")):
+        raise _unsuitable(option, value, source)
+    return f"{name}={int(weight)}"
+
+
 def _absolute(path: str, option: Option, source: Source) -> str:
     if not path:
         raise _unsuitable(option, path, source)
@@ -298,6 +310,7 @@ _CHECKERS: Mapping[ValueType, Callable[[Option, Any, Source], str | int | bool]]
     ValueType.PATH: _path,
     ValueType.SOCKET: _socket,
     ValueType.BIND: _bind,
+    ValueType.SHARE: _share,
     ValueType.NUMBER: _number,
     ValueType.FLAG: _flag,
     ValueType.SWITCH: _switch,

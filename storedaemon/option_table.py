@@ -21,6 +21,7 @@ class ValueType(StrEnum):
     SOCKET = "socket"
     NUMBER = "number"
     BIND = "directory, or TARGET=DIRECTORY with an absolute target"
+    SHARE = "USER=N or @GROUP=N with N from 1 to 1000"
     FLAG = "true or false"
     SWITCH = "yes or no"
     CHOICE = "choice"
@@ -259,6 +260,12 @@ OPTIONS: tuple[Option, ...] = (
         "trust what this user asks, beside root",
         "USER|@GROUP",
         field="trusted_users",
+    ),
+    _list(
+        "shares",
+        ValueType.SHARE,
+        "give this user N times the slots of others; in a file, a table",
+        "USER|@GROUP=N",
     ),
     _number("max-connections", "serve at most N clients at once", 4096, minimum=1),
     _choice("log-level", "what the daemon reports", "info", "debug", "info", "warning", "error"),

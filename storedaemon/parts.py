@@ -40,7 +40,7 @@ from storedaemon.homes import UserDirectories
 from storedaemon.peers import Peers
 from storedaemon.services import Services
 from storedaemon.session import Session
-from storedaemon.settings import build_settings
+from storedaemon.settings import build_settings, weights
 from storedaemon.substituting import SubstituteSettings
 
 
@@ -166,6 +166,6 @@ async def assemble(
             layout.profiles, enforce=os.geteuid() == 0 and bool(config.build_users_group)
         ),
         authenticator=authenticator,
-        peers=Peers(config.trusted_users, os.geteuid()),
+        peers=Peers(config.trusted_users, os.geteuid(), weights(config)),
         sessions=sessions,
     )

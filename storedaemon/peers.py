@@ -13,7 +13,7 @@ import pwd
 import socket
 import struct
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -87,16 +87,27 @@ def is_trusted(uid: int, own_uid: int, identity: Identity, trusted: Collection[s
     return identity.name in trusted or any(f"@{group}" in trusted for group in identity.groups)
 
 
+def weight_of(identity: Identity, shares: Mapping[str, int]) -> int:
+    """Tell what a user counts: what is said of it, else the most that is said of its groups."""
+    if identity.name in shares:
+        return shares[identity.name]
+    return max((shares.get(f"@{group}", 1) for group in identity.groups), default=1)
+
+
 class Peers:
     """Identifies the clients of a daemon.
 
     Args:
         trusted_users: Names and ``@GROUP`` of those who are trusted beside root.
         own_uid: Whom the daemon runs as.
+        shares: What users, and the members of each ``@GROUP``, count; others count 1.
     """
 
-    def __init__(self, trusted_users: Collection[str], own_uid: int) -> None:
+    def __init__(
+        self, trusted_users: Collection[str], own_uid: int, shares: Mapping[str, int] | None = None
+    ) -> None:
         self._trusted = frozenset(trusted_users)
+        self._shares = shares or {}
         self._own_uid = own_uid
         self._tally = Tally()
         self._known: OrderedDict[tuple[int, int], tuple[float, Identity]] = OrderedDict()
@@ -108,7 +119,15 @@ class Peers:
             return Client(session, None, None, None, "", trusted=False)
         identity = await self._identity(found.uid, found.gid)
         trusted = is_trusted(found.uid, self._own_uid, identity, self._trusted)
-        return Client(session, found.pid or None, found.uid, found.gid, identity.name, trusted)
+        return Client(
+            session,
+            found.pid or None,
+            found.uid,
+            found.gid,
+            identity.name,
+            trusted,
+            weight=weight_of(identity, self._shares),
+        )
 
     def statistics(self) -> CacheStatistics:
         """Return how often a user was known already."""
@@ -120,7 +139,7 @@ class Peers:
         self._tally.looked_up(found=counts)
         if entry is not None and counts:
             return entry[1]
-        with_groups = any(name.startswith("@") for name in self._trusted)
+        with_groups = any(name.startswith("@") for name in (*self._trusted, *self._shares))
         identity = await trio.to_thread.run_sync(
             lambda: look_up(uid, gid, with_groups=with_groups), abandon_on_cancel=True
         )

@@ -2,7 +2,7 @@
 """What the configuration means to the builder, on this machine.
 
 Apart from `storedaemon.config`, so that reading options does not wait for the builder's
-modules. Entry points: `build_settings`, `retry_settings`.
+modules. Entry points: `build_settings`, `retry_settings`, `weights`.
 """
 
 import os
@@ -49,6 +49,12 @@ def job_tokens(config: Config) -> int:
     if not config.jobserver:
         return 0
     return config.jobserver_tokens or len(os.sched_getaffinity(0))
+
+
+def weights(config: Config) -> dict[str, int]:
+    """Tell what users and ``@GROUP`` count when slots are shared."""
+    named = (text.rpartition("=") for text in config.shares)
+    return {name: int(weight) for name, _, weight in named}
 
 
 def admission_settings(config: Config) -> AdmissionSettings:

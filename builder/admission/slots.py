@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Build slots, shared out fairly among the users who ask.
 
-The next free slot is for the user who has the fewest, and among those for whoever
-had no turn for longest; then for one of that user's sessions in turn. So a user with
-ten thousand derivations, or a hundred sessions, does not delay another's single one.
-Priorities say which of one user's goals comes first, and nothing about others'. No
+The next free slot is for the user who has the fewest for its weight, and among those for
+whoever had no turn for longest (`shares`); then for one of that user's sessions in turn.
+So a user with ten thousand derivations, or a hundred sessions, does not delay another's
+single one. Priorities say which of one user's goals comes first, and nothing about others'. No
 task polls; a waiter is woken exactly when a slot is its own.
 
 A build may want company no larger than some number. While it waits for that, the
@@ -21,12 +21,15 @@ from typing import NamedTuple
 
 import trio
 
+from builder.admission.shares import Standing, Turns, in_turn
+
 
 class Asker(NamedTuple):
-    """Who asks for a slot: a user, in one of its sessions."""
+    """Who asks for a slot: a user, in one of its sessions; and what the user counts."""
 
     user: Hashable
     session: Hashable = 0
+    weight: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +91,7 @@ class Slot:
     Attributes:
         claim: What has it.
         user: Whose share it is of.
+        weight: What that user counts.
         limit: How many slots may be taken while this one is, itself included; None for any.
         beside: The most others that were taken at the same time, so far.
         since: When it was taken, in seconds since 1970.
@@ -95,6 +99,7 @@ class Slot:
 
     claim: Claim
     user: Hashable = None
+    weight: int = 1
     limit: int | None = None
     beside: int = 0
     since: float = field(default_factory=time.time)
@@ -109,13 +114,19 @@ class _Waiter:
     slot: Slot | None = None
 
 
+def _first_asker(claim: Claim) -> Asker:
+    return claim.askers[0] if claim.askers else Asker(None)
+
+
 _Line = OrderedDict[_Waiter, None]
 
 
 class _Share:
     """What one user waits for: by priority, by session, in the order in which it came."""
 
-    def __init__(self) -> None:
+    def __init__(self, weight: int, turn: float) -> None:
+        self.weight = weight
+        self.turn = turn
         self.levels: dict[int, OrderedDict[Hashable, _Line]] = {}
 
     def add(self, session: Hashable, waiter: _Waiter) -> None:
@@ -163,6 +174,7 @@ class Slots:
         self._shares: OrderedDict[Hashable, _Share] = OrderedDict()
         self._waiters: set[_Waiter] = set()
         self._urgent: list[_Waiter] = []
+        self._turns = Turns()
 
     @property
     def capacity(self) -> int:
@@ -183,7 +195,7 @@ class Slots:
         """Take a slot if one is free and nobody waits; return it, or None."""
         if self._waiters or not self._has_room(limit):
             return None
-        return self._take(claim, claim.askers[0].user if claim.askers else None, limit)
+        return self._take(claim, _first_asker(claim), limit)
 
     async def acquire(
         self, claim: Claim, limit: int | None = None, patience: float = float("inf")
@@ -234,12 +246,14 @@ class Slots:
 
     def enqueue(self, waiter: _Waiter) -> None:
         """Have a waiter stand in the queues of all its askers; for `Claim`."""
-        for user, session in waiter.claim.askers:
-            self._shares.setdefault(user, _Share()).add(session, waiter)
+        for user, session, weight in waiter.claim.askers:
+            if user not in self._shares:
+                self._shares[user] = _Share(weight, self._turns.first(weight))
+            self._shares[user].add(session, waiter)
 
     def dequeue(self, waiter: _Waiter) -> None:
         """Take a waiter out of all queues; for `Claim`."""
-        for user, session in waiter.claim.askers:
+        for user, session, _ in waiter.claim.askers:
             share = self._shares.get(user)
             if share is None:
                 continue
@@ -253,10 +267,10 @@ class Slots:
             limits.append(limit)
         return len(self._taken) < min([self._capacity, *limits])
 
-    def _take(self, claim: Claim, user: Hashable, limit: int | None) -> Slot:
-        slot = Slot(claim, user, limit)
+    def _take(self, claim: Claim, asker: Asker, limit: int | None) -> Slot:
+        slot = Slot(claim, asker.user, asker.weight, limit)
         self._taken[slot] = None
-        self._held[user] += 1
+        self._held[asker.user] += 1
         beside = len(self._taken) - 1
         for each in self._taken:
             each.beside = max(each.beside, beside)
@@ -265,11 +279,9 @@ class Slots:
     def _grant(self) -> None:
         while (found := self._next()) is not None:
             asker, waiter = found
+            self._count_turn(asker)
             self._forget(waiter)
-            if asker.user in self._shares:
-                self._shares.move_to_end(asker.user)
-                self._shares[asker.user].had_turn(asker.session)
-            waiter.slot = self._take(waiter.claim, asker.user, waiter.limit)
+            waiter.slot = self._take(waiter.claim, asker, waiter.limit)
             waiter.granted.set()
 
     def _next(self) -> tuple[Asker, _Waiter] | None:
@@ -278,13 +290,32 @@ class Slots:
             return None
         if self._urgent:
             first = self._urgent[0]
-            asker = first.claim.askers[0] if first.claim.askers else Asker(None)
-            return (asker, first) if self._has_room(first.limit) else None
-        for user in sorted(self._shares, key=self._held.__getitem__):
-            for session, waiter in self._shares[user].in_order():
+            return (_first_asker(first.claim), first) if self._has_room(first.limit) else None
+        for user in in_turn(self._capacity, self._standings()):
+            share = self._shares[user]
+            for session, waiter in share.in_order():
                 if waiter.limit is None or self._has_room(waiter.limit):
-                    return Asker(user, session), waiter
+                    return Asker(user, session, share.weight), waiter
         return None
+
+    def _standings(self) -> dict[Hashable, Standing]:
+        held = self._held
+        waiting = {
+            user: Standing(held[user], share.weight, share.turn)
+            for user, share in self._shares.items()
+        }
+        return waiting | {
+            slot.user: Standing(held[slot.user], slot.weight)
+            for slot in self._taken
+            if slot.user not in waiting
+        }
+
+    def _count_turn(self, asker: Asker) -> None:
+        share = self._shares.get(asker.user)
+        if share is not None:
+            self._shares.move_to_end(asker.user)
+            share.had_turn(asker.session)
+            share.turn = self._turns.after(share.turn, share.weight)
 
     def _forget(self, waiter: _Waiter) -> None:
         self.dequeue(waiter)

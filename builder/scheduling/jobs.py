@@ -235,7 +235,7 @@ class Download(AnyJob):
 
 def _asker(follower: Follower) -> Asker:
     # Those of whom nothing is known share one user's part.
-    return Asker(follower.client.uid, follower.client.session)
+    return Asker(follower.client.uid, follower.client.session, follower.client.weight)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from storedaemon.config import (
     toml_source,
 )
 from storedaemon.option_table import OPTIONS, ValueType
-from storedaemon.settings import build_settings
+from storedaemon.settings import build_settings, weights
 
 
 def command(**values: object) -> Source:
@@ -230,3 +230,20 @@ def test_the_collector_keeps_what_the_reference_keeps():
     """Derivers of live items stay, outputs of live derivations go."""
     config = make_config([])
     assert (config.gc_keep_outputs, config.gc_keep_derivations) == (False, True)
+
+
+def test_shares_are_a_table_or_a_list():
+    """What the command line repeats, a file says in a table."""
+    text = '[shares]\nalice = 3\n"@staff" = 2\n'
+    config = make_config([toml_source(text, "/etc/x.toml", "/etc")])
+    assert weights(config) == {"alice": 3, "@staff": 2}
+    assert weights(make_config([command(shares=["bob=1000"])])) == {"bob": 1000}
+
+
+@pytest.mark.parametrize(
+    "value", ["alice", "alice=0", "alice=1001", "=2", "@=2", "alice=x", {"a": 0.5}]
+)
+def test_shares_that_make_no_sense_are_refused(value: object):
+    """The error says what would."""
+    with pytest.raises(ConfigError, match="shares must be a USER=N or @GROUP=N"):
+        make_config([command(shares=value)])

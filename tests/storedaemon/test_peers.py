@@ -10,7 +10,7 @@ import pytest
 
 from builder.options import Client
 from storedaemon import peers
-from storedaemon.peers import Identity, Peers, credentials, is_trusted, look_up
+from storedaemon.peers import Identity, Peers, credentials, is_trusted, look_up, weight_of
 
 ALICE = Identity("alice", known=True, groups=frozenset({"users", "builders"}))
 NOBODY_KNOWN = Identity("4711", known=False, groups=frozenset())
@@ -95,3 +95,20 @@ async def test_remembered_users_are_bounded(pair: socket.socket, monkeypatch: py
     for session in range(10):
         await identifier.identify(pair, session)
     assert len(identifier._known) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "weight"),
+    [
+        ("alice", {"staff"}, 2),
+        ("bob", {"staff", "lab"}, 5),
+        ("carol", set(), 1),
+        ("4711", set(), 7),
+    ],
+)
+def test_a_user_counts_what_is_said_of_it_or_of_its_groups(
+    name: str, groups: set[str], weight: int
+):
+    """Its own name goes before its groups, and of these the one that counts most."""
+    shares = {"alice": 2, "@staff": 3, "@lab": 5, "@alice": 9, "4711": 7}
+    assert weight_of(Identity(name, known=True, groups=frozenset(groups)), shares) == weight

@@ -277,3 +277,30 @@ async def test_what_two_users_want_comes_with_the_first_turn_of_either():
         slots.release(first)
     assert order == ["a0", "a3", "a2", "a1"]
     assert slots.statistics() == SlotStatistics(1, 0, 0)
+
+
+async def test_turns_are_by_weight():
+    """A user who comes later, or asks for one after the other, is not made up to or put off."""
+    slots = Slots(1)
+    order: list[str] = []
+
+    async def use(user: str, weight: int) -> None:
+        slot = await slots.acquire(Claim("", [Asker(user, 0, weight)]))
+        order.append(user)
+        await trio.lowlevel.checkpoint()
+        slots.release(slot)
+
+    async def one_by_one(user: str, weight: int) -> None:
+        for _ in range(4):
+            await use(user, weight)
+
+    first = await slots.acquire(by("first"))
+    async with trio.open_nursery() as nursery:
+        for _ in range(12):
+            nursery.start_soon(use, "heavy", 3)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(one_by_one, "light", 1)
+        await wait_all_tasks_blocked()
+        slots.release(first)
+    assert order.count("heavy") == 12
+    assert 1 <= order[:8].count("light") <= 2

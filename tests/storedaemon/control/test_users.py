@@ -47,6 +47,28 @@ def test_many_goals_of_one_user_do_not_delay_anothers_single_one(site: Any):
     assert len(started) <= 2, started
 
 
+def test_users_get_what_their_weights_say(make_site: Callable[..., Any]):
+    """Of one slot, three turns in four."""
+    site = make_site("--max-jobs=1", f"--shares={ALICE}=3")
+    hold(site)
+    drvs = {
+        uid: [site.describe(f"of-{uid}-{n}", "echo > $out")["path"] for n in range(8)]
+        for uid in (ALICE, BOB)
+    }
+    watcher = site.client()
+    watcher.begin("subscribe")
+    for uid, paths in drvs.items():
+        site.client(uid).begin("build", targets=paths, **{"keep-going": True})
+    site.until(lambda goals: len(goals) == 17)
+    site.open("go")
+    started: list[str] = []
+    while len(started) < 8:
+        message = watcher.receive()
+        if message.get("event") == "started":
+            started.append(message["drv"])
+    assert len(set(started) & set(drvs[ALICE])) == 6, started
+
+
 def test_others_may_only_put_off_what_is_theirs_alone(site: Any):
     """Nobody comes before others by saying so."""
     first = hold(site)
