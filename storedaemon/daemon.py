@@ -1,38 +1,51 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The running daemon: its parts, each alive for as long as others need it.
 
-Parts that others need start first and end last: the process monitor and the
-clients of the helpers, then the database and the temporary roots, then the
-scheduler, at last the sessions. So when a stop cancels the sessions, everything
-that cleaning up after them needs is still there. Entry point: `run`.
+Parts that others need start first and end last: the process monitor and the locker's
+client, then the database and the temporary roots, then all else (`storedaemon.running`),
+at last the sessions. So when a stop cancels the sessions, everything that cleaning up
+after them needs is still there. Only sessions begin earlier than that: what is not basic
+is imported and made while the first clients are served. Entry point: `run`.
 """
 
-import os
+import gc
+import socket
+import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import trio
 
 from builder.options import Client
+from locker.aio import AsyncChannel
+from locker.client import Locker
+from locker.messages import CODEC
 from reaper.monitor import ProcessMonitor
 from reaper.process import Process
-from store.content_import import ContentImport
 from storedaemon.acceptor import Acceptor, Serve
+from storedaemon.basics import Basics, Later, open_basics
 from storedaemon.config import Config
-from storedaemon.discovery import run_discovery
-from storedaemon.guix_program import find_guix
 from storedaemon.helpers import Helpers
 from storedaemon.logs import Logger
 from storedaemon.notify import Notifier
-from storedaemon.parts import HelperClients, assemble
-from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.sessions.guix import serve_guix
-from storedaemon.sessions.native import serve_native
+from storedaemon.signals import EarlySignals
 from storedaemon.sockets import Dialect, Listener
 from storedaemon.stopping import Stop, limit_stop, watch_signals
+
+if TYPE_CHECKING:
+    from storedaemon.services import Services
+
+# Modules that nothing imports on the way to the first reply.
+REST = ("storedaemon.running", "storedaemon.sessions.guix_work", "storedaemon.sessions.native")
+
+# How long importing them may keep the event loop from going on, in seconds.
+TURN_SECONDS = 0.0005
 
 # A helper ends as soon as its channel closes, unless the kernel keeps it in a system call.
 HELPER_SECONDS = 5.0
@@ -46,6 +59,7 @@ class Surroundings:
         config: What its owner chose.
         listeners: Where it listens.
         helpers: Its helper processes.
+        signals: What has come already.
         notifier: Tells the service manager.
         log: Reports.
         started: `time.perf_counter` when the process began to work.
@@ -54,6 +68,7 @@ class Surroundings:
     config: Config
     listeners: tuple[Listener, ...]
     helpers: Helpers
+    signals: EarlySignals
     notifier: Notifier
     log: Logger
     started: float
@@ -72,6 +87,7 @@ class _Daemon:
     stop: Stop = field(init=False)
     monitor: ProcessMonitor = field(default_factory=ProcessMonitor)
     sessions: dict[int, Session] = field(default_factory=dict)
+    services: "Later[Services]" = field(default_factory=Later)
     helpers_may_end: bool = False
 
     def __post_init__(self) -> None:
@@ -85,6 +101,7 @@ class _Daemon:
         ]
         async with trio.open_nursery() as base:
             await base.start(watch_signals, self.stop)
+            self.given.signals.hand_over(self.stop.request)
             await base.start(self.monitor.run)
             base.start_soon(limit_stop, self.stop, self.given.log)
             for name, process in processes:
@@ -94,61 +111,48 @@ class _Daemon:
             base.cancel_scope.cancel()
 
     async def _use_helpers(self) -> None:
-        clients = HelperClients.of(self.given.helpers, self.monitor)
+        locker = Locker(AsyncChannel(self.given.helpers.locker.socket, CODEC))
         async with trio.open_nursery() as nursery:
-            for name, part in clients.tasks():
-                nursery.start_soon(self.stop.guard, name, part)
-            await self.stop.guard("daemon", partial(self._serve, clients))
+            nursery.start_soon(self.stop.guard, "locker", locker.run)
+            await self.stop.guard("daemon", partial(self._serve, locker))
             self.helpers_may_end = True
             nursery.cancel_scope.cancel()
-        clients.close()
+        self.given.helpers.close()
 
-    async def _serve(self, clients: HelperClients) -> None:
+    async def _serve(self, locker: Locker) -> None:
         async with AsyncExitStack() as stack:
-            with trio.CancelScope() as starting:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._cancel_at_stop, starting)
-                    services = await assemble(
-                        self.given.config, clients, self.monitor, self.sessions, stack
-                    )
-                    nursery.cancel_scope.cancel()
-            if starting.cancelled_caught:
+            opening = open_basics(self.given.config, locker, self.monitor, self.sessions, stack)
+            basics = await self.stop.unless_asked(opening)
+            if basics is None:
                 return
+            over = trio.Event()
             async with trio.open_nursery() as support:
-                support.start_soon(self.stop.guard, "database", services.database.run)
-                support.start_soon(self.stop.guard, "temporary roots", services.temp_roots.run)
-                if self.given.config.discover:
-                    support.start_soon(self._discover)
-                support.start_soon(self.stop.guard, "content index", services.content_index.run)
-                imports = ContentImport(services.layout, services.database, services.content_index)
-                support.start_soon(self.stop.guard, "content import", imports.run)
-                support.start_soon(self.stop.guard, "history", services.history.run)
-                support.start_soon(self.stop.guard, "collector", services.collector.run)
-                support.start_soon(self.stop.guard, "last uses", services.last_uses.run)
-                await support.start(services.building.cleaner.run)
-                async with trio.open_nursery() as building:
-                    await building.start(services.building.run)
-                    await building.start(services.detached.run)
-                    await self._serve_clients(services)
-                    building.cancel_scope.cancel()
+                support.start_soon(self.stop.guard, "database", basics.database.run)
+                support.start_soon(self.stop.guard, "temporary roots", basics.temp_roots.run)
+                async with trio.open_nursery() as running:
+                    running.start_soon(self._run_services, basics, over)
+                    await self._serve_clients(basics)
+                    over.set()
                 support.cancel_scope.cancel()
 
-    async def _discover(self) -> None:
-        guix = find_guix(self.given.config, os.environ)
-        await run_discovery(self.monitor, guix, dict(os.environ), self.given.log)
+    async def _run_services(self, basics: Basics, over: trio.Event) -> None:
+        await trio.to_thread.run_sync(_import_rest)
+        from storedaemon.running import run_services  # noqa: PLC0415 - see `_import_rest`
 
-    async def _cancel_at_stop(self, scope: trio.CancelScope) -> None:
-        await self.stop.wait()
-        scope.cancel()
+        given = self.given
+        await run_services(basics, given.helpers, self.stop, given.log, self._complete, over)
 
-    async def _serve_clients(self, services: Services) -> None:
-        acceptor = self._acceptor(services)
+    def _complete(self, services: "Services") -> None:
+        self.services.give(services)
+        self._tell_ready()
+
+    async def _serve_clients(self, basics: Basics) -> None:
+        acceptor = self._acceptor(basics)
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as listening:
                 for listener in self.given.listeners:
                     part = partial(acceptor.accept, listener, sessions)
                     listening.start_soon(self.stop.guard, f"listener {listener.address}", part)
-                self._tell_ready()
                 await self.stop.wait()
                 self.given.notifier.stopping()
                 listening.cancel_scope.cancel()
@@ -157,29 +161,34 @@ class _Daemon:
             acceptor.hang_up()
             sessions.cancel_scope.cancel()
 
-    def _acceptor(self, services: Services) -> Acceptor:
-        config = self.given.config
+    def _acceptor(self, basics: Basics) -> Acceptor:
         dialects: dict[Dialect, Serve] = {
-            Dialect.GUIX: partial(serve_guix, services=services),
-            Dialect.NATIVE: partial(serve_native, services=services),
+            Dialect.GUIX: partial(serve_guix, basics=basics, services=self.services),
+            Dialect.NATIVE: self._serve_native,
         }
         return Acceptor(
-            services.peers,
-            partial(self._open_session, services),
+            basics.peers,
+            partial(self._open_session, basics),
             dialects,
             self.sessions,
-            config.max_connections,
+            self.given.config.max_connections,
             self.given.log,
         )
 
-    def _open_session(self, services: Services, client: Client, dialect: Dialect) -> Session:
+    async def _serve_native(self, sock: socket.socket, session: Session) -> None:
+        services = await self.services.get()
+        from storedaemon.sessions.native import serve_native  # noqa: PLC0415 - see `_import_rest`
+
+        await serve_native(sock, session, services)
+
+    def _open_session(self, basics: Basics, client: Client, dialect: Dialect) -> Session:
         log = self.given.log.bind(session=client.session, dialect=dialect.value)
-        services.homes.welcome(client, log)
+        basics.homes.welcome(client, log)
         return Session(
             client,
             dialect,
             log,
-            services.temp_roots.session(),
+            basics.temp_roots.session(),
             log_rpcs=self.given.config.log_level == "debug",
         )
 
@@ -210,3 +219,20 @@ class _Daemon:
             if process.kill():
                 self.given.log.warning("helper killed", helper=name)
                 await process.wait()
+
+
+def _import_rest() -> None:
+    """Import, in a thread, what takes a fifth of a second; meanwhile the loop goes on.
+
+    What importing made stays for good, so the collector of cycles, which is off until then,
+    need not look at it ever.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_SECONDS)
+    try:
+        for name in REST:
+            import_module(name)
+    finally:
+        sys.setswitchinterval(interval)
+        gc.freeze()
+        gc.enable()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Making the parts of a daemon, and connecting them.
+"""Making the parts of a daemon that are not basic, and connecting them.
 
 What is opened here is entered on an exit stack, so that it is closed in the
 opposite order. Entry points: `HelperClients.of`, `assemble`.
@@ -13,9 +13,6 @@ from functools import partial
 
 from builder.retries.history import History
 from builder.spawner.client import Spawner
-from locker.aio import AsyncChannel
-from locker.client import Locker
-from locker.messages import CODEC
 from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
 from store.additions import StoreWriter
@@ -23,80 +20,58 @@ from store.collection import Collector
 from store.collection.collector import Surroundings
 from store.content_index import ContentIndex
 from store.content_sources.sources import ContentSources
-from store.database import StoreDatabase
 from store.last_uses import LastUses
-from store.paths import StoreDirectory
 from store.root_finder import RootFinder
-from store.temproots import TempRoots
 from store.worker.client import StoreWorkers
 from storedaemon.authentication import Authenticator
+from storedaemon.basics import Basics
 from storedaemon.building import Materials, make_building, system_of_this_machine
 from storedaemon.busy import list_busy
-from storedaemon.config import Config
 from storedaemon.detached import DetachedBuilds
 from storedaemon.guix_program import find_guix, guix_environment
 from storedaemon.helpers import Helpers
-from storedaemon.homes import UserDirectories
-from storedaemon.peers import Peers
 from storedaemon.services import Services
-from storedaemon.session import Session
-from storedaemon.settings import build_settings, weights
+from storedaemon.settings import build_settings
 from storedaemon.substituting import SubstituteSettings
 
 
 @dataclass(frozen=True, slots=True)
 class HelperClients:
-    """The daemon's side of its helper processes."""
+    """The daemon's side of its helper processes, but for the locker's."""
 
-    locker: Locker
     spawner: Spawner
     workers: StoreWorkers
 
     @classmethod
     def of(cls, helpers: Helpers, monitor: ProcessMonitor) -> "HelperClients":
-        """Make the clients of helpers, which own the channels from here on."""
+        """Make the clients of helpers, whose channels stay theirs to close."""
         return cls(
-            Locker(AsyncChannel(helpers.locker.socket, CODEC)),
             Spawner.from_helper(helpers.spawner, monitor),
             StoreWorkers.from_helpers(helpers.workers),
         )
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """Name what must run for as long as the helpers are used."""
-        yield "locker", self.locker.run
         yield "spawner", self.spawner.run
         yield "workers", self.workers.run
 
-    def close(self) -> None:
-        """Close the channels, which ends the helpers."""
-        self.locker.close()
-        self.spawner.close()
-        self.workers.close()
 
-
-async def assemble(
-    config: Config,
-    clients: HelperClients,
-    monitor: ProcessMonitor,
-    sessions: dict[int, Session],
-    stack: AsyncExitStack,
-) -> Services:
-    """Open the store, and make everything that works with it.
+async def assemble(basics: Basics, clients: HelperClients, stack: AsyncExitStack) -> Services:
+    """Open what lies beside the database, and make everything that works with it.
 
     Raises:
-        StoreError: The store cannot be used.
+        StoreError: Something of it cannot be used.
     """
-    layout = config.layout
-    directory = StoreDirectory(layout.store)
+    config, monitor, locker = basics.config, basics.monitor, basics.locker
+    directory, database, temp_roots = basics.directory, basics.database, basics.temp_roots
+    layout = basics.layout
     settings = build_settings(config, system_of_this_machine())
-    database = await stack.enter_async_context(StoreDatabase.open(layout))
-    temp_roots = await stack.enter_async_context(TempRoots.open(layout, clients.locker))
     index = await stack.enter_async_context(ContentIndex.open(layout))
     sources = await stack.enter_async_context(ContentSources.open(layout, config.content_sources))
     uses = await stack.enter_async_context(LastUses.open(layout))
     temp_roots.observe(uses.record)
     history = await stack.enter_async_context(History.open(layout))
-    locks = PathLocks(clients.locker)
+    locks = PathLocks(locker)
     writer = await stack.enter_async_context(
         StoreWriter.open(
             layout, database, locks, temp_roots, index, deduplicate=settings.deduplicate
@@ -132,7 +107,7 @@ async def assemble(
         layout=layout,
         database=database,
         workers=clients.workers,
-        locker=clients.locker,
+        locker=locker,
         temp_roots=temp_roots,
         root_finder=root_finder,
         needed=building.scheduler.in_use,
@@ -151,7 +126,7 @@ async def assemble(
         content_sources=sources,
         history=history,
         locks=locks,
-        locker=clients.locker,
+        locker=locker,
         workers=clients.workers,
         spawner=clients.spawner,
         temp_roots=temp_roots,
@@ -162,10 +137,8 @@ async def assemble(
         building=building,
         scheduler=building.scheduler,
         detached=DetachedBuilds(building.scheduler, temp_roots, config.keep_detached),
-        homes=UserDirectories(
-            layout.profiles, enforce=os.geteuid() == 0 and bool(config.build_users_group)
-        ),
+        homes=basics.homes,
         authenticator=authenticator,
-        peers=Peers(config.trusted_users, os.geteuid(), weights(config)),
-        sessions=sessions,
+        peers=basics.peers,
+        sessions=basics.sessions,
     )

@@ -3,9 +3,9 @@
 
 The steps, in this order: checks and directories, listening sockets, helper
 processes, the limits and names of this process; then, while the helpers come
-up, the imports that take time; then the event loop. Whoever starts a daemon and
-connects at once has to find the sockets, so nothing is imported before they are
-there that they do not need; clients wait in line until the store is open.
+up, the imports that the first reply needs; then the event loop. Whoever starts a
+daemon and connects at once has to find the sockets, so nothing is imported before
+they are there that they do not need; clients wait in line until the store is open.
 Entry point: `main`.
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from store.errors import StoreError
 from storedaemon.config import Config
 from storedaemon.directories import prepare
+from storedaemon.signals import EarlySignals
 from storedaemon.sockets import Listener, inherited_listeners, open_listeners
 
 if TYPE_CHECKING:
@@ -44,13 +45,14 @@ def _main(config: Config, started: float) -> int:
     os.umask(UMASK)
     os.chdir("/")
     prepare(config.layout, config.build_users_group)
+    signals = EarlySignals()
     listeners = _listeners(config)
     try:
         from storedaemon.helpers import start_helpers  # noqa: PLC0415 - see above
 
         helpers = start_helpers(config.workers)
         try:
-            return _run(config, listeners, helpers, started)
+            return _run(config, listeners, helpers, signals, started)
         finally:
             helpers.close()
     finally:
@@ -66,7 +68,11 @@ def _listeners(config: Config) -> tuple[Listener, ...]:
 
 
 def _run(
-    config: Config, listeners: tuple[Listener, ...], helpers: "Helpers", started: float
+    config: Config,
+    listeners: tuple[Listener, ...],
+    helpers: "Helpers",
+    signals: EarlySignals,
+    started: float,
 ) -> int:
     import prctl  # noqa: PLC0415 - see above
 
@@ -78,16 +84,14 @@ def _run(
     for pid in (os.getpid(), *(helper.pid for _, helper in helpers.named())):
         protect(pid)
     notifier = Notifier.from_environment(os.environ)
-    # Importing takes a fifth of a second, which the helpers need to come up anyway. What it
-    # makes stays for good, so the collector need not look at it, neither now nor later.
+    # Importing takes a while, which the helpers need to come up anyway. What it makes stays
+    # for good, so the collector need not look at it; the daemon enables it when all is imported.
     gc.disable()
     from storedaemon.daemon import Surroundings, run  # noqa: PLC0415
     from storedaemon.logs import configure  # noqa: PLC0415
 
-    gc.freeze()
-    gc.enable()
     log = configure(config.log_level, config.log_format)
-    return run(Surroundings(config, listeners, helpers, notifier, log, started))
+    return run(Surroundings(config, listeners, helpers, signals, notifier, log, started))
 
 
 def _raise_descriptor_limit() -> None:

@@ -9,15 +9,16 @@ process at once: locks and channels are the kernel's to clean up then.
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import trio
 
 from locker.errors import HelperError
 from store.errors import StoreError
 from storedaemon.logs import Logger
+from storedaemon.signals import SIGNALS
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+T = TypeVar("T")
 
 # A service manager's patience is 90 s; a stop needs seconds at most.
 GRACE_SECONDS = 30.0
@@ -56,6 +57,19 @@ class Stop:
     async def wait(self) -> None:
         """Wait until the daemon is to stop."""
         await self._asked.wait()
+
+    async def unless_asked(self, work: Awaitable[T]) -> T | None:
+        """Await something that a stop cancels; None if it did."""
+        done: T | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_asked, nursery.cancel_scope)
+            done = await work
+            nursery.cancel_scope.cancel()
+        return done
+
+    async def _cancel_when_asked(self, scope: trio.CancelScope) -> None:
+        await self.wait()
+        scope.cancel()
 
     async def guard(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part of the daemon; if it ends unasked, report why and stop the daemon in order.

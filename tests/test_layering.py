@@ -132,6 +132,15 @@ def test_reading_options_needs_neither_builder_nor_event_loop(module: str):
     assert loaded.isdisjoint({"builder", "locker", "reaper", "trio", "structlog", "apsw", "cbor2"})
 
 
+def test_the_first_reply_waits_for_nothing_that_builds():
+    """The daemon answers questions before it has imported what it needs for other requests."""
+    loaded = loaded_by("storedaemon.daemon")
+    assert "storedaemon.sessions.guix_queries" in loaded
+    assert loaded.isdisjoint(
+        {"builder.build", "builder.spawner.client", "store.worker.client", "storedaemon.services"}
+    )
+
+
 def test_the_check_sees_imports_within_functions(tmp_path: Path):
     """An import that is hidden in a function counts."""
     file = tmp_path / "module.py"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import trio
 
-from storedaemon.services import Services
+from storedaemon.basics import Basics
 from storedaemon.session import Session
 from storedaemon.session_options import SessionOptions, apply_settings
 
@@ -14,7 +14,7 @@ USER_NAME = "user-name"
 
 
 async def set_options(
-    services: Services,
+    basics: Basics,
     session: Session,
     options: SessionOptions,
     settings: Sequence[tuple[str, str]] = (),
@@ -22,7 +22,7 @@ async def set_options(
     """Take over what a client sets; all of it or, on an error, nothing.
 
     Args:
-        services: The daemon's.
+        basics: The daemon's.
         session: The client's.
         options: The session's options with the flags that the message changes.
         settings: Names and values; what they may do depends on who sends them.
@@ -35,18 +35,18 @@ async def set_options(
         # The kernel names a local user; a remote one can only claim a name, which
         # gets him no more than a directory that belongs to that user.
         if name == USER_NAME and session.client.uid is None:
-            await _welcome(services, session, value)
+            await _welcome(basics, session, value)
         else:
             kept.append((name, value))
     session.options = apply_settings(options, kept, trusted=session.client.trusted)
 
 
-async def _welcome(services: Services, session: Session, name: str) -> None:
+async def _welcome(basics: Basics, session: Session, name: str) -> None:
     user = await trio.to_thread.run_sync(_find_user, name)
     if user is None:
         session.log.info("user not found", user=name)
     else:
-        services.homes.ensure(user.pw_name, user.pw_uid)
+        basics.homes.ensure(user.pw_name, user.pw_uid)
 
 
 def _find_user(name: str) -> pwd.struct_passwd | None:

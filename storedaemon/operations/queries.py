@@ -10,96 +10,92 @@ from collections.abc import Sequence
 from store.hashes import Digest
 from store.info import PathInfo
 from store.paths import StorePath
+from storedaemon.basics import Basics
 from storedaemon.operations.paths import entries, entry
-from storedaemon.services import Services
 from storedaemon.session import Session
 
 # So many look-ups take as long as a trip to a thread and back.
 FEW = 64
 
 
-async def is_valid_path(services: Services, _session: Session, path: str) -> bool:
+async def is_valid_path(basics: Basics, _session: Session, path: str) -> bool:
     """Tell whether an item is registered.
 
     Raises:
         InvalidPathError: The path is not in the store.
     """
-    return services.database.is_valid(entry(services.directory, path))
+    return basics.database.is_valid(entry(basics.directory, path))
 
 
 async def query_valid_paths(
-    services: Services, _session: Session, paths: Sequence[str]
+    basics: Basics, _session: Session, paths: Sequence[str]
 ) -> list[StorePath]:
     """Return those of the paths that are registered, sorted.
 
     Raises:
         InvalidPathError: A path is not in the store.
     """
-    asked = entries(services.directory, paths)
+    asked = entries(basics.directory, paths)
     if len(asked) <= FEW:
-        return services.database.valid_paths(asked)
-    return sorted(await services.database.valid_subset(asked))
+        return basics.database.valid_paths(asked)
+    return sorted(await basics.database.valid_subset(asked))
 
 
-async def query_path_info(services: Services, _session: Session, path: str) -> PathInfo:
+async def query_path_info(basics: Basics, _session: Session, path: str) -> PathInfo:
     """Return what is registered of an item.
 
     Raises:
         InvalidPathError: The path is not in the store.
         NotValidError: There is no such item.
     """
-    return services.database.path_info(entry(services.directory, path))
+    return basics.database.path_info(entry(basics.directory, path))
 
 
-async def query_path_hash(services: Services, session: Session, path: str) -> Digest:
+async def query_path_hash(basics: Basics, session: Session, path: str) -> Digest:
     """Return the hash of an item's archive form; raises as `query_path_info`."""
-    return (await query_path_info(services, session, path)).nar_hash
+    return (await query_path_info(basics, session, path)).nar_hash
 
 
-async def query_references(services: Services, _session: Session, path: str) -> list[StorePath]:
+async def query_references(basics: Basics, _session: Session, path: str) -> list[StorePath]:
     """Return what an item refers to, sorted; raises as `query_path_info`."""
-    return services.database.references(entry(services.directory, path))
+    return basics.database.references(entry(basics.directory, path))
 
 
-async def query_referrers(services: Services, _session: Session, path: str) -> list[StorePath]:
+async def query_referrers(basics: Basics, _session: Session, path: str) -> list[StorePath]:
     """Return what refers to an item, sorted; none where it is not registered.
 
     Raises:
         InvalidPathError: The path is not in the store.
     """
-    return services.database.referrers(entry(services.directory, path))
+    return basics.database.referrers(entry(basics.directory, path))
 
 
-async def query_valid_derivers(services: Services, _session: Session, path: str) -> list[StorePath]:
+async def query_valid_derivers(basics: Basics, _session: Session, path: str) -> list[StorePath]:
     """Return the registered derivations that have this output, sorted.
 
     Raises:
         InvalidPathError: The path is not in the store.
     """
-    return services.database.valid_derivers(entry(services.directory, path))
+    return basics.database.valid_derivers(entry(basics.directory, path))
 
 
-async def query_deriver(services: Services, _session: Session, path: str) -> StorePath | None:
+async def query_deriver(basics: Basics, _session: Session, path: str) -> StorePath | None:
     """Return the derivation that made an item, if known; raises as `query_path_info`."""
-    return services.database.deriver(entry(services.directory, path))
+    return basics.database.deriver(entry(basics.directory, path))
 
 
-async def query_derivation_outputs(
-    services: Services, _session: Session, path: str
-) -> list[StorePath]:
+async def query_derivation_outputs(basics: Basics, _session: Session, path: str) -> list[StorePath]:
     """Return the paths of a derivation's outputs, sorted; raises as `query_path_info`."""
-    return services.database.derivation_outputs(entry(services.directory, path))
+    return basics.database.derivation_outputs(entry(basics.directory, path))
 
 
-async def query_derivation_output_names(
-    services: Services, _session: Session, path: str
-) -> list[str]:
+async def query_derivation_output_names(basics: Basics, _session: Session, path: str) -> list[str]:
     """Return the names of a derivation's outputs, sorted; raises as `query_path_info`."""
-    return services.database.derivation_output_names(entry(services.directory, path))
+    return basics.database.derivation_output_names(entry(basics.directory, path))
 
 
 async def query_path_from_hash_part(
-    services: Services, _session: Session, hash_part: str
+    basics: Basics, _session: Session, hash_part: str
 ) -> StorePath | None:
     """Return the item with this hash part, if there is one.
 
@@ -108,21 +104,19 @@ async def query_path_from_hash_part(
     """
     if not hash_part.isascii():
         return None
-    return services.database.path_from_hash_part(hash_part)
+    return basics.database.path_from_hash_part(hash_part)
 
 
-async def query_all_valid_paths(services: Services, _session: Session) -> list[StorePath]:
+async def query_all_valid_paths(basics: Basics, _session: Session) -> list[StorePath]:
     """Return every registered item, sorted."""
-    return sorted(await services.database.all_valid_paths())
+    return sorted(await basics.database.all_valid_paths())
 
 
-async def query_closure(
-    services: Services, _session: Session, paths: Sequence[str]
-) -> list[StorePath]:
+async def query_closure(basics: Basics, _session: Session, paths: Sequence[str]) -> list[StorePath]:
     """Return items and all that they refer to, however remotely, sorted.
 
     Raises:
         InvalidPathError: A path is not in the store.
         NotValidError: One of the items given is not registered.
     """
-    return sorted(await services.database.closure(entries(services.directory, paths)))
+    return sorted(await basics.database.closure(entries(basics.directory, paths)))

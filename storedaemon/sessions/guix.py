@@ -3,29 +3,24 @@
 
 A request that cannot be read ends the connection after its ERROR, because
 nobody knows where the next one begins; one that was read and cannot be done is
-answered with ERROR, and the next may come. While a long request is worked on, a
-client that hangs up ends it. Entry point: `serve_guix`.
+answered with ERROR, and the next may come. Questions that the database answers are
+served as soon as it is open; what else there is (`storedaemon.sessions.guix_work`)
+needs all services, and waits for them. Entry point: `serve_guix`.
 """
 
 import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import trio
 
-from builder.events import BuildEvent
 from locker.errors import HelperError
 from store.errors import StoreError
 from store.helper_errors import as_store_error
-from storedaemon.services import Services
+from storedaemon.basics import Basics, Later
 from storedaemon.session import Session
-from storedaemon.sessions.guix_additions import add_to_store
-from storedaemon.sessions.guix_exports import export_path, import_paths
-from storedaemon.sessions.guix_operations import HANDLERS, LONG
-from storedaemon.sessions.guix_output import Audience, render
-from storedaemon.sessions.hangups import ends_at_hang_up
+from storedaemon.sessions.guix_queries import QUERIES
 from storedaemon.sessions.receiver import Receiver
 from storedaemon.sessions.sockets import (
     ClientGoneError,
@@ -38,6 +33,10 @@ from storedaemon.wire.errors import RemoteError
 from storedaemon.wire.guix import Operation
 from storedaemon.wire.session import GuixSession, Introduction, State
 
+if TYPE_CHECKING:
+    from storedaemon.services import Services
+    from storedaemon.sessions.guix_work import Work
+
 TURN = 32
 """Requests that are answered in a row before other sessions get their turn."""
 
@@ -48,15 +47,18 @@ LINGER_SECONDS = 5.0
 """How long a client that is being told to go may keep sending."""
 
 
-async def serve_guix(sock: socket.socket, session: Session, services: Services) -> None:
+async def serve_guix(
+    sock: socket.socket, session: Session, basics: Basics, services: "Later[Services]"
+) -> None:
     """Serve a client until it hangs up or cannot be understood.
 
     Args:
         sock: The client's socket, non-blocking; the caller closes it.
         session: The client's session.
-        services: The daemon's.
+        basics: What there is from the beginning.
+        services: All that the daemon has.
     """
-    connection = _Connection(sock, session, services)
+    connection = _Connection(sock, session, basics, services)
     try:
         if await connection.greet():
             await connection.answer_requests()
@@ -72,33 +74,30 @@ class _Connection:
     Args:
         sock: The client's socket.
         session: The client's session.
-        services: The daemon's.
+        basics: What there is from the beginning.
+        services: All that the daemon has.
     """
 
-    def __init__(self, sock: socket.socket, session: Session, services: Services) -> None:
+    def __init__(
+        self, sock: socket.socket, session: Session, basics: Basics, services: "Later[Services]"
+    ) -> None:
         self._sock = sock
         self._receiver = Receiver(sock)
         self._session = session
+        self._basics = basics
         self._services = services
         self._wire = GuixSession()
-        self._audience = Audience()
         self._received = 0
-        self._special: dict[type[Any], Callable[[Any], Awaitable[m.Reply]]] = {
-            m.AddToStore: self._add,
-            m.SetOptions: self._set_options,
-            m.ExportPath: self._export,
-            m.ImportPaths: self._import,
-            **dict.fromkeys(LONG, self._perform_watched),
-        }
+        self._work: Work | None = None
+        self._options: m.SetOptions | None = None
 
     def end(self) -> None:
         """Leave nothing unread in the socket: closing it would reset the connection."""
         # Who is gone already needs no orderly end.
         with contextlib.suppress(ClientGoneError):
             self._receiver.settle()
-        # The table of methods refers back to us: without this, what was received of
-        # a request would stay in memory until a collection that may be long in coming.
-        self._special.clear()
+        if self._work is not None:
+            self._work.end()
         self._wire.close()
 
     # The handshake
@@ -196,55 +195,26 @@ class _Connection:
         session.operation = ""
         return answer
 
-    def _perform(self, request: m.Request) -> Awaitable[m.Reply]:
-        kind = type(request)
-        special = self._special.get(kind)
-        if special is not None:
-            return special(request)
-        return HANDLERS[kind](self._services, self._session, request, self._tell)
-
-    async def _add(self, request: m.AddToStore) -> m.Reply:
-        self._receiver.settle()
-        return await add_to_store(self._sock, self._wire, self._services, self._session, request)
-
-    async def _set_options(self, request: m.SetOptions) -> m.Reply:
-        reply = await HANDLERS[m.SetOptions](self._services, self._session, request, self._tell)
-        multiplexed = self._session.options.multiplexed_build_output
-        self._audience = Audience.of(request, multiplexed=multiplexed)
+    async def _perform(self, request: m.Request) -> m.Reply:
+        query = QUERIES.get(type(request))
+        if query is None:
+            return await (self._work or await self._begin_work()).perform(request)
+        reply = await query(self._basics, self._session, request)
+        if isinstance(request, m.SetOptions):
+            self._options = request
+            if self._work is not None:
+                self._work.tell_as(request)
         return reply
 
-    async def _perform_watched(self, request: m.Request) -> m.Reply:
-        """Do what may take long, unless the client hangs up."""
-        kind = type(request)
-        return await self._watched(
-            HANDLERS[kind](self._services, self._session, request, self._tell)
-        )
+    async def _begin_work(self) -> "Work":
+        services = await self._services.get()
+        # It is there once the services are; before that, nobody waits for it to be imported.
+        from storedaemon.sessions.guix_work import Work  # noqa: PLC0415
 
-    async def _export(self, request: m.ExportPath) -> m.Reply:
-        return await self._watched(
-            export_path(self._sock, self._wire, self._services, self._session, request, self._tell)
-        )
-
-    async def _import(self, _: m.ImportPaths) -> m.Reply:
-        self._receiver.settle()
-        return await self._watched(
-            import_paths(self._sock, self._wire, self._services, self._session)
-        )
-
-    async def _watched(self, work: Awaitable[m.Reply]) -> m.Reply:
-        reply: m.Reply | None = None
-        with ends_at_hang_up(self._sock):
-            reply = await work
-        if reply is None:
-            raise ClientGoneError(f"it hung up during {self._session.operation}")
-        return reply
-
-    async def _tell(self, *events: BuildEvent) -> None:
-        frames = [
-            self._wire.log(text) for event in events for text in render(event, self._audience)
-        ]
-        if frames:
-            await send(self._sock, b"".join(frames))
+        self._work = Work(self._sock, self._receiver, self._wire, services, self._session)
+        if self._options is not None:
+            self._work.tell_as(self._options)
+        return self._work
 
 
 def _describe(error: OSError) -> str:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operations as Guix clients ask for them: requests in, replies out.
+"""The operations as Guix clients ask for them, but for what `guix_queries` has.
 
 Each handler only reads the fields of a request and writes those of its reply;
 what is done is in `storedaemon.operations`. Entry points: `HANDLERS`, `LONG`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -23,7 +22,6 @@ from storedaemon.operations import (
     info,
     maintenance,
     optimisation,
-    options,
     queries,
     roots,
     substitutes,
@@ -53,49 +51,8 @@ _ACTIONS = {
     m.GarbageAction.DELETE_SPECIFIC: Action.DELETE_SPECIFIC,
 }
 _DONE = m.Done()
-_NO_REPLY = m.NoReply()
 _TRUE = m.Truth(value=True)
 _FALSE = m.Truth(value=False)
-
-
-async def is_valid_path(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
-    """Answer IsValidPath, of which there are more than of all others together."""
-    return _TRUE if await queries.is_valid_path(services, session, asked.path) else _FALSE
-
-
-async def query_path_info(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
-    """Answer QueryPathInfo."""
-    found = await queries.query_path_info(services, session, asked.path)
-    return m.PathInfoReply(
-        found.deriver or "",
-        found.nar_hash.base16,
-        tuple(sorted(found.references)),
-        found.registration_time,
-        found.nar_size,
-    )
-
-
-async def query_path_hash(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
-    """Answer QueryPathHash."""
-    return m.TextReply((await queries.query_path_hash(services, session, asked.path)).base16)
-
-
-async def query_deriver(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
-    """Answer QueryDeriver."""
-    return m.TextReply(await queries.query_deriver(services, session, asked.path) or "")
-
-
-async def query_path_from_hash_part(
-    services: Services, session: Session, asked: m.QueryPathFromHashPart, _: Tell
-) -> m.Reply:
-    """Answer QueryPathFromHashPart."""
-    found = await queries.query_path_from_hash_part(services, session, asked.hash_part)
-    return m.TextReply(found or "")
-
-
-async def query_valid_paths(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
-    """Answer QueryValidPaths."""
-    return _texts(await queries.query_valid_paths(services, session, asked.paths))
 
 
 async def query_all_valid_paths(services: Services, session: Session, _: Any, __: Tell) -> m.Reply:
@@ -244,48 +201,8 @@ async def query_substitutable_paths(
     return _texts(sorted(found))
 
 
-async def set_options(
-    services: Services, session: Session, asked: m.SetOptions, _: Tell
-) -> m.Reply:
-    """Answer SetOptions."""
-    changed = replace(
-        session.options,
-        # Who is on another machine could not look at the directory, only fill the disk.
-        keep_failed=asked.keep_failed and session.client.uid is not None,
-        keep_going=asked.keep_going,
-        fallback=asked.fallback,
-        verbosity=asked.verbosity,
-        use_offload=asked.use_build_hook,
-        print_build_trace=asked.print_build_trace,
-        use_substitutes=asked.use_substitutes,
-    )
-    await options.set_options(services, session, changed, (*_old_settings(asked), *asked.settings))
-    return _NO_REPLY
-
-
-def _old_settings(asked: m.SetOptions) -> Iterable[tuple[str, str]]:
-    """Give as settings what peers before minor 0x61 say in fields."""
-    fields = {
-        "build-max-jobs": asked.max_jobs,
-        "build-max-silent-time": asked.max_silent_time,
-        "build-cores": asked.build_cores,
-    }
-    return [(name, str(value)) for name, value in fields.items() if value is not None]
-
-
 def _texts(values: Iterable[str]) -> m.TextsReply:
     return m.TextsReply(tuple(values))
-
-
-def _related(
-    query: Callable[[Services, Session, str], Awaitable[Iterable[str]]],
-) -> Handler:
-    """Make the handler of a request that names a path and is answered with several."""
-
-    async def handle(services: Services, session: Session, asked: Any, _: Tell) -> m.Reply:
-        return _texts(await query(services, session, asked.path))
-
-    return handle
 
 
 async def query_substitutable_path_info(
@@ -319,18 +236,7 @@ def _substitutable(offer: Offer, path: str) -> m.Substitutable:
 
 HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
     {
-        m.IsValidPath: is_valid_path,
         m.HasSubstitutes: has_substitutes,
-        m.QueryPathHash: query_path_hash,
-        m.QueryReferences: _related(queries.query_references),
-        m.QueryReferrers: _related(queries.query_referrers),
-        m.QueryValidDerivers: _related(queries.query_valid_derivers),
-        m.QueryDerivationOutputs: _related(queries.query_derivation_outputs),
-        m.QueryDerivationOutputNames: _related(queries.query_derivation_output_names),
-        m.QueryDeriver: query_deriver,
-        m.QueryPathInfo: query_path_info,
-        m.QueryPathFromHashPart: query_path_from_hash_part,
-        m.QueryValidPaths: query_valid_paths,
         m.QueryAllValidPaths: query_all_valid_paths,
         m.QuerySubstitutablePathInfo: query_substitutable_path_info,
         m.QuerySubstitutablePathInfos: query_substitutable_path_infos,
@@ -341,7 +247,6 @@ HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
         m.AddIndirectRoot: add_indirect_root,
         m.AddTempRoot: add_temp_root,
         m.SyncWithGC: sync_with_gc,
-        m.SetOptions: set_options,
         m.QueryFailedPaths: query_failed_paths,
         m.ClearFailedPaths: clear_failed_paths,
         m.BuiltinBuilders: builtin_builders,
@@ -352,7 +257,7 @@ HANDLERS: Mapping[type[Any], Handler] = MappingProxyType(
         m.VerifyStore: verify_store,
     }
 )
-"""What answers each request, but for those whose streams the session receives or sends."""
+"""What answers each request, but for queries, and those whose streams the session moves."""
 
 LONG: frozenset[type[Any]] = frozenset(
     {

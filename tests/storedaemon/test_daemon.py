@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,26 +95,6 @@ def test_it_starts_and_stops_in_order(daemon: RunningDaemon):
     names = [event["event"] for event in daemon.events()]
     assert names == ["ready", "stopping"]
     assert daemon.manager.recv(100) == b"STOPPING=1"
-
-
-def test_who_connects_while_it_starts_is_served_when_it_is_ready(start_daemon: Start):
-    """The sockets are there long before the store is open; nobody is accepted before it is."""
-    daemon = start_daemon(ready=False)
-    with GuixClient(connected_at_once(daemon)) as client:
-        path = client.add_text("early", b"text")
-        assert client.is_valid(path)
-    assert daemon.manager.recv(100) == b"READY=1"
-    names = [event["event"] for event in daemon.events()]
-    assert names[:2] == ["ready", "connected"]
-
-
-def connected_at_once(daemon: RunningDaemon) -> socket.socket:
-    """Connect to a daemon as soon as it listens."""
-    while daemon.process.poll() is None:
-        with suppress(FileNotFoundError, ConnectionRefusedError):
-            return daemon.connect_guix()
-        time.sleep(0.001)
-    raise AssertionError(daemon.errors())
 
 
 def test_an_interrupt_stops_it_too(daemon: RunningDaemon):

@@ -13,12 +13,16 @@ import trio
 
 from builder.events import BuildEvent, BuildLog
 from builder.options import BuildMode, Client
+from locker.aio import AsyncChannel
+from locker.client import Locker
+from locker.messages import CODEC
 from reaper.monitor import ProcessMonitor
 from store.derivations import Derivation, Output
 from store.errors import InvalidPathError, NotValidError, StoreError
 from store.hashes import Digest, HashAlgorithm
 from store.nar.dump import dump
 from store.paths import StorePath
+from storedaemon.basics import open_basics
 from storedaemon.config import COMMAND_LINE, Source, make_config
 from storedaemon.directories import prepare
 from storedaemon.helpers import start_helpers
@@ -54,10 +58,13 @@ async def running(base: Path) -> AsyncIterator[Services]:
     async with trio.open_nursery() as nursery:
         await nursery.start(monitor.run)
         clients = HelperClients.of(helpers, monitor)
+        locker = Locker(AsyncChannel(helpers.locker.socket, CODEC))
         async with trio.open_nursery() as parts, AsyncExitStack() as stack:
+            parts.start_soon(locker.run)
             for _, task in clients.tasks():
                 parts.start_soon(task)
-            services = await assemble(config, clients, monitor, {}, stack)
+            basics = await open_basics(config, locker, monitor, {}, stack)
+            services = await assemble(basics, clients, stack)
             async with trio.open_nursery() as support:
                 await support.start(services.building.cleaner.run)
                 async with trio.open_nursery() as building:
@@ -66,7 +73,7 @@ async def running(base: Path) -> AsyncIterator[Services]:
                     building.cancel_scope.cancel()
                 support.cancel_scope.cancel()
             parts.cancel_scope.cancel()
-        clients.close()
+        helpers.close()
         for process in processes:
             await process.wait()
         nursery.cancel_scope.cancel()
