@@ -6,10 +6,17 @@ the other end, in case it waits for room. A client that waits for our answer
 then runs, finds nothing, and sleeps again, at the price of two switches between
 processes for each request; where both ends share a processor that is a fifth of
 the round trip. So small messages are only looked at (``SO_PEEK_OFF`` moves a
-mark along), and taken out several at a time. Entry point: `Receiver`.
+mark along), and taken out several at a time.
+
+A client on another processor takes some microseconds to read our answer and to ask
+again. Whoever falls asleep meanwhile is woken by an interrupt between processors, which
+in a virtual machine is most of the round trip. So a session that was answered stays
+awake for a moment, in which the others have their turns; where that was in vain, ever
+more requests are waited for asleep before it tries again. Entry point: `Receiver`.
 """
 
 import socket
+import time
 
 import trio
 
@@ -24,6 +31,12 @@ SMALL = 2048
 MOST_LEFT = 4096
 """Bytes that may be left in the socket; they count against what the client may send ahead."""
 
+AWAKE_SECONDS = 60e-6
+"""How long a session stays awake after an answer; to sleep and to wake takes as long."""
+
+MOST_ASLEEP = 256
+"""Requests that are waited for asleep, at most, before it is tried again."""
+
 
 class Receiver:
     """Receives from one client's socket.
@@ -33,11 +46,13 @@ class Receiver:
             whoever else wants to read from it, or to close it, calls `settle` first.
     """
 
-    __slots__ = ("_left", "_peeks", "_sock")
+    __slots__ = ("_asleep", "_left", "_peeks", "_sock", "_vain")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._left = 0
+        self._vain = 0
+        self._asleep = 0
         self._peeks = sock.family == socket.AF_UNIX
         try:
             if self._peeks:
@@ -49,16 +64,33 @@ class Receiver:
     async def receive(self) -> bytes:
         """Give what the client sends next, once it does; nothing at its end.
 
-        This waits first; ask `receive_now` before.
+        This gives others their turns first; ask `receive_now` before.
 
         Raises:
             ClientGoneError: It closed its end with an error.
         """
-        while True:
+        data = await self._receive_awake()
+        while data is None:
+            # What was looked at would make the socket readable.
+            self.settle()
             await trio.lowlevel.wait_readable(self._sock)
             data = self.receive_now()
+        return data
+
+    async def _receive_awake(self) -> bytes | None:
+        """Give what the client sends within a moment; None if it does not, or mostly did not."""
+        if self._asleep:
+            self._asleep -= 1
+            return None
+        end = time.perf_counter() + AWAKE_SECONDS
+        while time.perf_counter() < end:
+            await trio.lowlevel.checkpoint()
+            data = self.receive_now()
             if data is not None:
+                self._vain = 0
                 return data
+        self._vain = self._asleep = min(2 * self._vain + 1, MOST_ASLEEP)
+        return None
 
     def receive_now(self) -> bytes | None:
         """Give what the client sent already; nothing at its end, None if it sent nothing.
@@ -71,7 +103,6 @@ class Receiver:
         try:
             data = self._sock.recv(SMALL, socket.MSG_PEEK)
         except BlockingIOError:
-            self.settle()
             return None
         except OSError as error:
             raise ClientGoneError(str(error)) from error

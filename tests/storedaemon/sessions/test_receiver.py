@@ -51,18 +51,6 @@ def test_small_messages_are_given_once_each(ends: Pair):
     assert unread(ours) == b"onetwo"
 
 
-def test_nothing_more_takes_out_what_was_looked_at(ends: Pair):
-    """Waiting for readability must not find the old messages."""
-    ours, theirs = ends
-    receiver = Receiver(ours)
-    theirs.send(b"one")
-    receiver.receive_now()
-    assert receiver.receive_now() is None
-    assert unread(ours) == b""
-    theirs.send(b"two")
-    assert receiver.receive_now() == b"two"
-
-
 def test_settling_leaves_the_next_reader_only_what_is_new(ends: Pair):
     """A body after a request is read by somebody else."""
     ours, theirs = ends
@@ -143,8 +131,44 @@ async def test_waiting_ends_with_the_next_message(ends: Pair):
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert found == []
+        # Else the socket would be readable all the time.
+        assert unread(ours) == b""
         theirs.send(b"two")
     assert found == [b"two"]
+
+
+async def test_what_comes_within_a_moment_is_only_looked_at(ends: Pair):
+    """A client that asks again at once finds the session awake."""
+    ours, theirs = ends
+    receiver = Receiver(ours)
+    theirs.send(b"one")
+    assert receiver.receive_now() == b"one"
+
+    async def send() -> None:
+        theirs.send(b"two")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        assert await receiver.receive() == b"two"
+    assert unread(ours) == b"onetwo"
+
+
+async def test_after_a_moment_in_vain_the_next_request_is_waited_for_asleep(ends: Pair):
+    """What was looked at is taken out before, although the client asks at once this time."""
+    ours, theirs = ends
+    receiver = Receiver(ours)
+
+    async def send() -> None:
+        theirs.send(b"two")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receiver.receive)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        theirs.send(b"one")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        assert await receiver.receive() == b"two"
+    assert unread(ours) == b"two"
 
 
 def test_other_sockets_are_read_plainly():
