@@ -15,6 +15,8 @@ from store.nar import format as nar
 _THREADED_BYTES = 1 << 20
 # Waking a thread costs some microseconds, so it gets pieces that take much longer to hash.
 _PIECE = 1 << 20
+# A view this large is kept as it is, if its bytes cannot change; it is larger than a copy of fewer.
+_KEPT = 1 << 12
 # Pieces that may wait for the thread: what bounds its memory.
 _PENDING = 4
 
@@ -32,18 +34,18 @@ class BackgroundHasher:
         self._hasher = hasher
         self._size = 0
         self._worker: _Worker | None = None
-        self._gathered: list[bytes] = []
+        self._gathered: list[bytes | memoryview] = []
         self._gathered_size = 0
 
     def update(self, data: bytes | memoryview) -> None:
-        """Hash some more bytes; a memoryview is copied where that is needed."""
+        """Hash some more bytes; a view is copied where its bytes could change meanwhile."""
         self._size += len(data)
         if self._size < _THREADED_BYTES:
             self._hasher.update(data)
             return
         if self._worker is None:
             self._worker = _Worker(self._hasher)
-        self._gathered.append(bytes(data))
+        self._gathered.append(_unchanging(data))
         self._gathered_size += len(data)
         if self._gathered_size >= _PIECE:
             self._hand_over(self._worker)
@@ -73,19 +75,26 @@ class BackgroundHasher:
             self._worker = None
 
 
+def _unchanging(data: bytes | memoryview) -> bytes | memoryview:
+    """Return bytes that stay what they are, copied where others may change them."""
+    if isinstance(data, bytes) or (len(data) >= _KEPT and isinstance(data.obj, bytes)):
+        return data
+    return bytes(data)
+
+
 class _Worker:
     """A thread that hashes what it is given, in order."""
 
     def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher
-        self._pieces: queue.SimpleQueue[list[bytes] | None] = queue.SimpleQueue()
+        self._pieces: queue.SimpleQueue[list[bytes | memoryview] | None] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(_PENDING):
             self._room.put(None)
         self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
         self._thread.start()
 
-    def hash(self, pieces: list[bytes]) -> None:
+    def hash(self, pieces: list[bytes | memoryview]) -> None:
         """Have pieces hashed, waiting until there is room for them."""
         self._room.get()
         self._pieces.put(pieces)
@@ -126,7 +135,7 @@ class ArchivedFileHasher:
         self.nar_size = len(head_data) + size + len(self._tail)
 
     def update(self, data: bytes | memoryview) -> None:
-        """Hash some more of the contents; a memoryview is copied where that is needed."""
+        """Hash some more of the contents, as `BackgroundHasher.update` does."""
         self._hasher.update(data)
 
     def digest(self) -> Digest:

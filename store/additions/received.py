@@ -131,7 +131,7 @@ class Tree(Addition):
     def _take(self, data: memoryview) -> int:
         events = self._reader.feed(data)
         taken = len(data) - self._reader.excess
-        piece = bytes(data[:taken])
+        piece = data[:taken]
         if self._other is not None:
             self._other.update(piece)
         self._nar.update(piece)
@@ -233,10 +233,9 @@ class _File(Addition):
         self._archived = ArchivedFileHasher(size, executable=False)
 
     def _write(self, data: memoryview) -> None:
-        piece = bytes(data)
-        self._flat.update(piece)
+        self._flat.update(data)
         if self._archived is not None:
-            self._archived.update(piece)
+            self._archived.update(data)
         self._size += len(data)
         try:
             self._allocate()
@@ -248,9 +247,10 @@ class _File(Addition):
     def _allocate(self) -> None:
         """Have the disk find room for a large file in large steps, which is faster.
 
-        Not for all of it at once: a size is only a claim until the bytes came.
+        Not for all of it at once: a size is only a claim until the bytes came. Nor for the
+        first bytes, which come on the event loop: a step takes milliseconds.
         """
-        if self._size > self._allocated and self._announced >= _STEP:
+        if self._size > max(self._allocated, _BLOCK) and self._announced >= _STEP:
             step = min(max(self._size, self._allocated + _STEP), self._announced)
             os.posix_fallocate(self._fd, self._allocated, step - self._allocated)
             self._allocated = step

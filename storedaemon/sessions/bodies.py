@@ -83,22 +83,22 @@ def _threads() -> trio.CapacityLimiter:
 
 def _turn(sock: socket.socket, consumer: Consumer) -> bytes:
     """Read and digest until the body ends, the client falls silent or the turn is over."""
-    block = memoryview(bytearray(BLOCK))
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     end = time.monotonic() + TURN_SECONDS
     while time.monotonic() < end:
         try:
-            count = sock.recv_into(block)
+            # Bytes of their own, which threads may hash while the next are received.
+            data = sock.recv(BLOCK)
         except BlockingIOError:
             if not poll.poll(SILENCE_MS):
                 break
             continue
         except OSError as error:
             raise ClientGoneError(str(error)) from error
-        if not count:
+        if not data:
             raise _cut_short()
-        rest = _feed(consumer, block[:count])
+        rest = _feed(consumer, memoryview(data))
         if consumer.finished:
             return rest
     return b""
