@@ -20,9 +20,10 @@ def private_memory() -> Iterator[str]:
 
     What a disk and its file system take is not what is compared: a file's creation or deletion
     takes from microseconds to milliseconds there, depending on what happened in the minutes
-    before. /dev/shm would not do, for containers have their own.
+    before. Neither /dev/shm nor /tmp would do: containers have their own, in which places for a
+    store would have to be made.
     """
-    directory = tempfile.mkdtemp(prefix="bench-memory-")
+    directory = tempfile.mkdtemp(prefix="bench-memory-", dir="/var/tmp")
     unshare(CLONE_NEWNS)
     mount(None, b"/", None, _MS_REC | MS_PRIVATE, None)
     mount(b"tmpfs", os.fsencode(directory), b"tmpfs", 0, b"mode=0755")
