@@ -112,6 +112,8 @@ class Attempt:
         watch = Watch(f"building of `{self.job.path}'", output, self.limits, pass_on)
         if self.container.isolated:
             await watch.follow()
+            if self.log is not None:
+                await self.log.close()  # while the kernel takes the container apart
             await watch.until(spawned.process.wait)
         else:
             await _follow_leader(watch, spawned)

@@ -22,7 +22,7 @@ class ReportedRealiser:
 
     def __init__(self, inner: Realiser) -> None:
         self._inner = inner
-        self._log = structlog.get_logger("builder")
+        self._log = structlog.get_logger("builder").bind()
 
     def wanting(self, options: BuildOptions) -> AbstractContextManager[None]:
         """Pass on how many builds at once a request asks for."""

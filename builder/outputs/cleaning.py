@@ -18,6 +18,12 @@ from store.worker.client import StoreWorkers
 
 log = structlog.get_logger("builder")
 
+_PRECEDENCE = 0.002
+"""Seconds that the start of another build takes, which would have to wait meanwhile."""
+
+_Tree = tuple[str, trio.Event]
+"""Its path, and what is set when it is gone."""
+
 Delete = Callable[[str], Awaitable[object]]
 
 
@@ -43,21 +49,32 @@ class Cleaner:
     def __init__(self, delete: Delete) -> None:
         self._delete = delete
         self._under_way: dict[str, trio.Event] = {}
-        self._nursery: trio.Nursery | None = None
+        self._discarded: list[_Tree] = []
+        self._wanted = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Delete until cancelled; what was begun is finished."""
+        """Delete until cancelled; what was to be deleted by then still is."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                while True:
+                    await self._wanted.wait()
+                    await trio.sleep(_PRECEDENCE)
+                    nursery.start_soon(self._remove, self._take())
+            finally:
+                nursery.start_soon(self._remove, self._take())
 
     def discard(self, paths: Iterable[str]) -> None:
-        """Have trees deleted."""
-        assert self._nursery is not None, "the cleaner runs before anything is built"
+        """Have trees deleted, once what waited for their build has begun."""
         for path in paths:
             deleted = self._under_way[path] = trio.Event()
-            self._nursery.start_soon(self._remove, path, deleted)
+            self._discarded.append((path, deleted))
+        self._wanted.set()
+
+    def _take(self) -> list[_Tree]:
+        taken, self._discarded = self._discarded, []
+        self._wanted = trio.Event()
+        return taken
 
     async def vacate(self, path: str) -> None:
         """Return when nothing lies at a path any more."""
@@ -67,10 +84,14 @@ class Cleaner:
         if _exists(path):
             await self._delete(path)
 
-    async def _remove(self, path: str, deleted: trio.Event) -> None:
+    async def _remove(self, trees: Iterable[_Tree]) -> None:
+        with trio.CancelScope(shield=True):
+            for path, deleted in trees:
+                await self._remove_tree(path, deleted)
+
+    async def _remove_tree(self, path: str, deleted: trio.Event) -> None:
         try:
-            with trio.CancelScope(shield=True):
-                await self._delete(path)
+            await self._delete(path)
         except Exception:
             # What could not be deleted is in nobody's way: the next build of the
             # same derivation tries again, and so does a garbage collection.

@@ -9,6 +9,9 @@ import trio.testing
 
 from builder.outputs.cleaning import Cleaner
 
+LONGER = 0.01
+"""Seconds in which nothing happens; the cleaner lets others go first for less."""
+
 
 class SlowlyHeard:
     """Deletes trees at once, and lets the cleaner hear of it later."""
@@ -26,7 +29,7 @@ class SlowlyHeard:
 
 async def test_a_place_may_be_taken_again_before_its_deletion_is_reported(
     nursery: trio.Nursery, tmp_path: Path
-):
+) -> None:
     """The next tree of that name is waited for on its own, whichever report comes first."""
     delete = SlowlyHeard()
     cleaner = Cleaner(delete)
@@ -42,10 +45,10 @@ async def test_a_place_may_be_taken_again_before_its_deletion_is_reported(
         path.mkdir()
         cleaner.discard([str(path)])
         nursery.start_soon(wait_for_it, number)
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked(LONGER)
     assert vacated == []
     for number, report in enumerate(delete.reports):
         report.set()
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked(LONGER)
         assert vacated == list(range(number + 1))
     await cleaner.vacate(str(path))
