@@ -23,6 +23,7 @@ from builder.spawner.messages import (
     SpawnRefused,
     SpawnRequest,
 )
+from builder.spawner.script import pack, translate
 from locker.aio import AsyncChannel
 from locker.errors import HelperError
 from locker.start import StartedHelper, start_helper
@@ -295,7 +296,7 @@ class Spawner:
             raise SpawnerGoneError
         number, self._next_number = self._next_number, self._next_number + 1
         pending = self._pending[number] = _Pending(container, self._monitor.expecting())
-        request = SpawnRequest(number, container, has_stdin)
+        request = SpawnRequest(number, pack(translate(container)), has_stdin)
         try:
             await self._channel.send(request, fds)
         except BaseException as error:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import gc
 import os
+import select
 import signal
 
 from builder.spawner.calls import Channels, launch, mount_procs
@@ -18,11 +19,14 @@ from builder.spawner.kit import Kit
 from builder.spawner.messages import CODEC, SetupFailure, Spawned, SpawnRefused, SpawnRequest
 from builder.spawner.program import UnsuitableProgramError
 from builder.spawner.room import Home
-from builder.spawner.script import Guest, Script, translate
+from builder.spawner.script import Guest, Script, unpack
 from builder.spawner.syscalls import reset_ignored_signals
 from locker.channel import Channel, close_all
 from locker.errors import ChannelClosedError
 from locker.start import adopt_channel
+
+_BEGUN = 2
+"""Milliseconds after which a container is taken to have begun; some builds have ended by then."""
 
 _SETUP_ERRORS = (OSError, UnsuitableProgramError, RuntimeError)
 
@@ -67,7 +71,7 @@ class Spawner:
     def serve_one(self) -> None:
         """Take one request and answer it."""
         request, fds = self._channel.receive()
-        script = translate(request.container)
+        script = unpack(request.script)
         setup = self._setup_for(script)
         try:
             reply, pidfds = self._spawn(request.number, script, setup, _channels(request, fds))
@@ -75,11 +79,12 @@ class Spawner:
             setup.close()
             close_all(fds)  # before the reply: who gets that waits for the status pipe to close
         self._channel.send(reply, pidfds)
-        close_all(pidfds)
         if isinstance(reply, SpawnRefused):
             gc.collect()  # it does not run by itself, and errors may leave cycles
         if self._home is not None and self._home.away:
+            self._await_leisure(pidfds)
             self._prepare_room(self._home, script)
+        close_all(pidfds)
 
     def _setup_for(self, script: Script) -> Setup:
         """Give what sets a container up: what was begun in advance, if it suits."""
@@ -119,6 +124,16 @@ class Spawner:
         if not home.away:
             home.enter_room(self._kit.loopback.get())
         return True
+
+    def _await_leisure(self, pidfds: tuple[int, ...]) -> None:
+        """Wait for what is done in advance not to compete with the container just made.
+
+        That is when it has ended, or at least has begun, unless the next one is asked for.
+        """
+        leisure = select.poll()
+        for fd in (self._channel.fileno(), *pidfds):
+            leisure.register(fd, select.POLLIN)
+        leisure.poll(_BEGUN)
 
     def _prepare_room(self, home: Home, last: Script) -> None:
         """Move on to the next container's namespaces, while nobody waits.

@@ -10,16 +10,20 @@ the exec that succeeds; otherwise a `SetupFailure` is in it.
 
 from dataclasses import dataclass
 
-from builder.container import Container
 from locker.codec import Codec
 
 
 @dataclass(frozen=True, slots=True)
 class SpawnRequest:
-    """Start a container; `number` is chosen by the client and comes back in the reply."""
+    """Start a container; `number` is chosen by the client and comes back in the reply.
+
+    `script` is what `builder.spawner.script.pack` made of its description. The spawner
+    trusts the daemon, so it only unpacks that: to look at each part would take longer than
+    half of what the container takes to set up.
+    """
 
     number: int
-    container: Container
+    script: bytes
     has_stdin: bool
 
 

@@ -251,9 +251,11 @@ class Workshop:
         finally:
             os.close(tree)
 
-    def _view_store(self, parent: bytes, name: bytes, *view: Any) -> None:
+    def _view_store(
+        self, parent: bytes, name: bytes, store: bytes, items: bytes, upper: bytes, work: bytes
+    ) -> None:
         self.make_place(parent, name)
-        tree = make_view(self._parent(parent), name, *view)
+        tree = make_view(self._parent(parent), name, store, items.split(b"\n"), upper, work)
         self._working_directory = -1
         try:
             self._attach(tree, parent, name)

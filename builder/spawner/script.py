@@ -3,13 +3,15 @@
 
 A child that was just forked pays for each page of memory it touches. So everything that
 can be computed before is: a script is made of tuples, bytes and numbers only, and paths
-are split and encoded.
+are split and encoded. The daemon does that, and sends the script to the spawner.
 
-Entry point: `translate`.
+Entry points: `translate`, `pack` and `unpack`.
 """
 
 import os
 from typing import Any, NamedTuple
+
+import cbor2
 
 from builder.container import (
     Bind,
@@ -35,6 +37,7 @@ from builder.spawner.syscalls import (
     MOUNT_ATTR_RDONLY,
     mount_attributes,
 )
+from locker.codec import parse
 
 Step = tuple[Any, ...]
 """The operation's position, the kind of action, the parent directory, the name, and more."""
@@ -148,6 +151,21 @@ def translate(container: Container) -> Script:
     )
 
 
+def pack(script: Script) -> bytes:
+    """Give a script as octets, for the channel."""
+    return cbor2.dumps(script)
+
+
+def unpack(data: bytes) -> Script:
+    """Give the script again; the data must be what `pack` made."""
+    script = Script(*parse(data))
+    return script._replace(
+        groundwork=Groundwork(*script.groundwork),
+        uplink=None if script.uplink is None else Uplink(*script.uplink),
+        guest=None if script.guest is None else Guest(*script.guest),
+    )
+
+
 def _groundwork(container: Container, steps: tuple[Step, ...]) -> Groundwork:
     root = container.root.path
     return Groundwork(
@@ -258,12 +276,11 @@ def _mount(
     return (MOUNT, parent, name, *_file_system(operation))
 
 
-def _view(operation: StoreView) -> tuple[bytes, tuple[bytes, ...], bytes, bytes]:
+def _view(operation: StoreView) -> tuple[bytes, bytes, bytes, bytes]:
     """Give the store, the names of the items, and the directories of what is made."""
-    names = tuple(os.fsencode(operation.items).split(b"\n"))
     return (
         os.fsencode(operation.source),
-        names,
+        os.fsencode(operation.items),
         os.fsencode(operation.upper),
         os.fsencode(operation.work),
     )

@@ -28,7 +28,7 @@ from builder.container import (
     Tmpfs,
     arrange,
 )
-from builder.spawner.messages import CODEC, SpawnRequest
+from builder.spawner.script import pack, translate, unpack
 
 COMMAND = Command(b"/bin/sh", (b"sh",))
 EVERYTHING: tuple[Operation, ...] = (
@@ -109,7 +109,7 @@ def test_personality_has_the_kernels_number(personality: Personality, number: in
 def test_descriptions_survive_the_channel(
     identity: HostIdentity | GuestIdentity | SameIdentity,
 ) -> None:
-    """What the spawner decodes equals what the daemon encoded."""
+    """What the spawner unpacks equals what the daemon packed."""
     command = Command(b"/\xff", (b"\xfe", b""), ((b"A", b"\xfd"),), "/tmp", "/gnu/store")
     container = Container(
         command,
@@ -119,8 +119,8 @@ def test_descriptions_survive_the_channel(
         personality=Personality(Persona.LINUX_32),
         limits=(Limit(7, 1, -1),),
     )
-    request = SpawnRequest(7, container, has_stdin=True)
-    assert CODEC.decode(CODEC.encode(request)) == request
+    script = translate(container)
+    assert unpack(pack(script)) == script
 
 
 def test_every_operation_is_described() -> None:

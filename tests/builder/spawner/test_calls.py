@@ -14,6 +14,7 @@ from builder.spawner import _launch
 from builder.spawner.calls import Call, perform
 from builder.spawner.client import start_spawner
 from builder.spawner.messages import CODEC, SpawnRequest
+from builder.spawner.script import pack, translate
 from locker.channel import Channel
 
 _AT_FDCWD = -100
@@ -88,7 +89,8 @@ def test_a_closed_status_pipe_ends_the_process_and_not_the_spawner(shell: Any) -
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.close(reader)
         for number, each in enumerate((failing, described, failing)):
-            channel.send(SpawnRequest(number, each, has_stdin=False), (writer, writer))
+            script = pack(translate(each))
+            channel.send(SpawnRequest(number, script, has_stdin=False), (writer, writer))
             reply, (pidfd,) = channel.receive()
             assert reply.number == number
             assert os.waitstatus_to_exitcode(os.waitpid(reply.pid, 0)[1]) == 1
