@@ -14,13 +14,14 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from store.errors import StoreError
 from storedaemon.config import Config
 from storedaemon.directories import prepare
 from storedaemon.signals import EarlySignals
-from storedaemon.sockets import Listener, inherited_listeners, open_listeners
+from storedaemon.sockets import Claim, Listener, inherited_listeners, open_listeners
 
 if TYPE_CHECKING:
     from storedaemon.helpers import Helpers
@@ -29,11 +30,16 @@ if TYPE_CHECKING:
 UMASK = 0o022
 
 
-def main(config: Config) -> int:
-    """Serve until a signal, and return the exit code: 0 after a signal, otherwise 1."""
+def main(config: Config, claims: Mapping[str, Claim] | None = None) -> int:
+    """Serve until a signal, and return the exit code: 0 after a signal, otherwise 1.
+
+    Args:
+        config: What its owner chose.
+        claims: Sockets that listen already, by addresses.
+    """
     started = time.perf_counter()
     try:
-        return _main(config, started)
+        return _main(config, claims, started)
     except StoreError as error:
         sys.stderr.write(f"storedaemon: error: {error.message}\n")
     except OSError as error:
@@ -41,12 +47,12 @@ def main(config: Config) -> int:
     return 1
 
 
-def _main(config: Config, started: float) -> int:
+def _main(config: Config, claims: Mapping[str, Claim] | None, started: float) -> int:
     os.umask(UMASK)
     os.chdir("/")
     prepare(config.layout, config.build_users_group)
     signals = EarlySignals()
-    listeners = _listeners(config)
+    listeners = _listeners(config, claims)
     try:
         from storedaemon.helpers import start_helpers  # noqa: PLC0415 - see above
 
@@ -60,10 +66,13 @@ def _main(config: Config, started: float) -> int:
             listener.close()
 
 
-def _listeners(config: Config) -> tuple[Listener, ...]:
+def _listeners(config: Config, claims: Mapping[str, Claim] | None) -> tuple[Listener, ...]:
     inherited = inherited_listeners(os.environ, os.getpid())
     return inherited or open_listeners(
-        config.guix_addresses, config.native_addresses, take_over=config.take_over_sockets
+        config.guix_addresses,
+        config.native_addresses,
+        take_over=config.take_over_sockets,
+        claims=claims,
     )
 
 

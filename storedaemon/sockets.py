@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from store.errors import StoreError
 from storedaemon.addresses import Address, TcpAddress, UnixAddress
@@ -55,7 +56,12 @@ class Listener:
         return self.socket.family != socket.AF_UNIX
 
     def close(self) -> None:
-        """Stop listening, and remove the socket file if it still is the one we made."""
+        """Stop listening, and remove the socket file if it still is the one we made.
+
+        Once only: the number of a file that is gone may be the next one's.
+        """
+        if self.socket.fileno() < 0:
+            return
         self.socket.close()
         if self.identity is None:
             return
@@ -65,8 +71,19 @@ class Listener:
                 os.unlink(self.address)
 
 
+class Claim(Protocol):
+    """A socket that listened before there was a configuration."""
+
+    def take(self) -> int:
+        """Give its descriptor for good."""
+
+
 def open_listeners(
-    guix: Iterable[Address], native: Iterable[UnixAddress], *, take_over: bool = False
+    guix: Iterable[Address],
+    native: Iterable[UnixAddress],
+    *,
+    take_over: bool = False,
+    claims: Mapping[str, Claim] | None = None,
 ) -> tuple[Listener, ...]:
     """Open every address, or none.
 
@@ -75,6 +92,7 @@ def open_listeners(
         native: Where native clients are served.
         take_over: Whether a socket file is replaced although a process listens on
             it, as the C++ daemon does; that process keeps the clients it has.
+        claims: Sockets that listen already, by addresses; they are taken if wanted.
 
     Raises:
         StoreError: An address cannot be opened; reasons ``address-in-use`` and
@@ -82,15 +100,28 @@ def open_listeners(
     """
     wanted = [(address, Dialect.GUIX) for address in guix]
     wanted += [(address, Dialect.NATIVE) for address in native]
+    left = dict(claims or {})
     opened: list[Listener] = []
     try:
         for address, dialect in wanted:
-            opened.extend(_open(address, dialect, take_over=take_over))
+            claim = left.pop(str(address), None)
+            if claim is None:
+                opened.extend(_open(address, dialect, take_over=take_over))
+            else:
+                opened.append(_take(claim, address, dialect))
     except BaseException:
         for listener in opened:
             listener.close()
         raise
     return tuple(opened)
+
+
+def _take(claim: Claim, address: Address, dialect: Dialect) -> Listener:
+    sock = socket.socket(fileno=claim.take())
+    sock.setblocking(False)
+    if isinstance(address, UnixAddress):
+        return Listener(sock, dialect, address.path, _identity(address.path))
+    return Listener(sock, dialect, str(TcpAddress(*sock.getsockname()[:2])))
 
 
 def _open(address: Address, dialect: Dialect, *, take_over: bool) -> list[Listener]:
@@ -184,8 +215,7 @@ def _open_tcp(address: TcpAddress, dialect: Dialect) -> list[Listener]:
     except BaseException:
         sock.close()
         raise
-    host, port = sock.getsockname()[:2]
-    return [Listener(sock, dialect, str(TcpAddress(host, port)))]
+    return [Listener(sock, dialect, str(TcpAddress(*sock.getsockname()[:2])))]
 
 
 def inherited_listeners(environment: Mapping[str, str], pid: int) -> tuple[Listener, ...]:

@@ -28,6 +28,7 @@ from storedaemon.config import (
 from storedaemon.guix_daemon.argp import Given, UsageError, read_options
 from storedaemon.guix_daemon.translation import OPTIONS, translate
 from storedaemon.option_table import OPTIONS as DAEMON_OPTIONS
+from storedaemon.sockets import Claim
 from storedaemon.version import VERSION
 
 PROGRAM = "guix-daemon"
@@ -48,8 +49,12 @@ _EPILOGUE = (
 )
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None, claims: Mapping[str, Claim] | None = None) -> int:
     """Run the program, and give its exit code.
+
+    Args:
+        words: The command line without the program's name; None for the process's.
+        claims: Sockets that listen already, by addresses.
 
     Raises:
         SystemExit: The command line asks for no daemon (0), or is wrong (64).
@@ -65,7 +70,7 @@ def main(words: Sequence[str] | None = None) -> int:
     # The daemon's modules are heavy, and a mistaken option should not wait for them.
     from storedaemon import serve  # noqa: PLC0415
 
-    return serve.main(config)
+    return serve.main(config, claims)
 
 
 def _settings(words: Sequence[str]) -> Iterator[Given]:

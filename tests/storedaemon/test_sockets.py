@@ -49,6 +49,17 @@ def test_closing_removes_the_socket_file(tmp_path: Path):
     assert os.listdir(tmp_path) == []
 
 
+def test_closing_again_removes_nothing(tmp_path: Path):
+    """A daemon that comes next may make its socket with the number of the file that is gone."""
+    path, number = f"{tmp_path}/socket", f"{tmp_path}/same-number"
+    (listener,) = open_listeners((UnixAddress(path),), ())
+    os.link(path, number)
+    listener.close()
+    os.link(number, path)
+    listener.close()
+    assert os.path.exists(path)
+
+
 def test_closing_leaves_a_file_that_somebody_else_put_there(tmp_path: Path):
     """Only the socket file that we made is ours to remove."""
     path = tmp_path / "socket"
