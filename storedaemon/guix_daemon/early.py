@@ -13,7 +13,11 @@ import _socket  # `socket` takes as long as the interpreter
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+
+TYPE_CHECKING = False  # in `typing`, which takes as long
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
 
 BACKLOG = 1024
 DEFAULT_PORT = "44146"
@@ -57,10 +61,14 @@ def run() -> None:
     """Claim the sockets, then be the program; its exit status is the process's."""
     claims = claim(sys.argv[1:], os.environ)
     try:
-        import site  # noqa: PLC0415 - takes as long as all before
+        # Each of these takes as long as all before.
+        import signal  # noqa: PLC0415
+        import site  # noqa: PLC0415
 
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _end)
         site.main()
-        from storedaemon.guix_daemon.main import main  # noqa: PLC0415 - likewise
+        from storedaemon.guix_daemon.main import main  # noqa: PLC0415
 
         status = main(claims=claims)
     finally:
@@ -69,7 +77,11 @@ def run() -> None:
     sys.exit(status)
 
 
-def claim(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Claim]:
+def _end(_number: int, _frame: object) -> "NoReturn":
+    raise SystemExit(0)
+
+
+def claim(words: "Sequence[str]", environment: "Mapping[str, str]") -> dict[str, Claim]:
     """Listen where a plain command line says, as far as that works.
 
     Args:
@@ -90,7 +102,7 @@ def claim(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Cla
     return claims
 
 
-def _addresses(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+def _addresses(words: "Sequence[str]", environment: "Mapping[str, str]") -> list[str]:
     found = []
     for word in words:
         name, equals, value = word[2:].partition("=")

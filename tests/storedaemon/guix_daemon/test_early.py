@@ -150,3 +150,24 @@ def test_a_mistake_leaves_a_running_daemon_its_socket(
     )
     assert result.returncode in {1, 64}
     assert reaches(path, old)
+
+
+def test_a_signal_before_there_is_a_daemon_gives_back_the_socket(
+    tmp_path: Path, old: socket.socket
+):
+    """As soon as it can be caught, it ends the process in order."""
+    path = f"{tmp_path}/socket"
+    code = (
+        "from storedaemon.guix_daemon import early, main\n"
+        "import signal\n"
+        "main.main = lambda claims: print('claimed', *claims, flush=True) or signal.pause()\n"
+        "early.run()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, f"--listen={path}"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"claimed {path}\n"
+        process.terminate()
+        assert process.wait(20) == 0
+    assert reaches(path, old)
