@@ -6,6 +6,7 @@ bound to a session's logger once and not repeated at each call. Text from
 clients never breaks out of its field. Entry points: `configure`, `RpcLog`.
 """
 
+import json
 import logging
 import sys
 import time
@@ -76,7 +77,7 @@ def _processors(form: str, *, colors: bool) -> list[structlog.typing.Processor]:
         return [
             *common,
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(default=str),
+            structlog.processors.JSONRenderer(_to_json),
         ]
     plain = structlog.dev.plain_traceback
     return [
@@ -84,6 +85,14 @@ def _processors(form: str, *, colors: bool) -> list[structlog.typing.Processor]:
         printable,
         structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain),
     ]
+
+
+# `json.dumps` would make an encoder for each event.
+_encoder = json.JSONEncoder(default=str)
+
+
+def _to_json(event: MutableMapping[str, Any], **_: object) -> str:
+    return _encoder.encode(event)
 
 
 def printable(

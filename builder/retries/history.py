@@ -39,6 +39,9 @@ create index if not exists AttemptsByName on Attempts (name, sequence);
 _RECORD = f"insert into Attempts ({_COLUMNS}) values ({_MARKS})"  # noqa: S608 - names of fields
 _OF_DRV = f"select {_COLUMNS} from Attempts where drv = ? order by sequence desc limit ?"  # noqa: S608
 _OF_NAME = f"select {_COLUMNS} from Attempts where name = ? order by sequence desc limit ?"  # noqa: S608
+_PEAK_OF_NAME = """
+select coalesce(max(peak_memory), 0)
+  from (select peak_memory from Attempts where name = ? order by sequence desc limit ?)"""
 _FLAKY = """
 select name,
        sum(number - 1) as failures, count(*) as passes,
@@ -110,6 +113,12 @@ class History:
         """Return the attempts at building any derivation of a name, the latest first."""
         unwritten = [each for each in self._unwritten() if each.name == name]
         return [*unwritten, *self._read(_OF_NAME, name, most)][:most]
+
+    def peak_of_name(self, name: str) -> int:
+        """Return the most bytes that the latest builds of any derivation of a name needed."""
+        peaks = [each.peak_memory for each in self._unwritten() if each.name == name]
+        written = self._query(_PEAK_OF_NAME, (name, _LOOKED_AT))
+        return max([*peaks, *(int(peak) for (peak,) in written)], default=0)
 
     async def flaky(self, most: int = 1000) -> list[Flaky]:
         """Return what failed and then passed when it was quieter, the latest first."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import structlog
@@ -70,10 +71,11 @@ class Retrier:
             BuildError: The last attempt failed, or a derivation's attributes are wrong.
         """
         first, settings = settings_of(job.derivation, job.options.retries)
-        job.options = replace(job.options, retries=settings)
-        earlier = self._history.of_name(job.name)
-        job.expected_memory = max((each.peak_memory for each in earlier), default=0)
+        if settings != job.options.retries:
+            job.options = replace(job.options, retries=settings)
+        job.foresee_memory = partial(self._history.peak_of_name, job.name)
         if settings.attempts > 1:
+            earlier = self._history.of_name(job.name)
             passed = (each.quiet for each in earlier if each.succeeded)
             job.quiet = max(first, quiet_to_begin_with(passed))
         for job.attempt in count(1):

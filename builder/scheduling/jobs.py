@@ -181,8 +181,8 @@ class Job(AnyJob):
     """A derivation being realised.
 
     `attempt` counts from 1; `quiet` is how quiet the machine has to be for it,
-    `expected_memory` the bytes that its like needed before, 0 where unknown, and
-    `admitted` how it was when it started. `meter` measures it, and `usage` is what its
+    `foresee_memory` looks up the bytes that its like needed before, 0 where unknown, and
+    `admitted` is how it was when it started. `meter` measures it, and `usage` is what its
     builder has used, once it has ended. `retried` tells whether an error is followed
     by another attempt.
     """
@@ -191,11 +191,19 @@ class Job(AnyJob):
     started: BuildStarted | None = None
     attempt: int = 1
     quiet: Quiet = Quiet.USUAL
-    expected_memory: int = 0
+    foresee_memory: Callable[[], int] = field(default=lambda: 0)
     admitted: Admitted | None = None
     meter: Meter | None = None
     usage: Usage | None = None
     retried: Callable[[BuildError], bool] = field(default=lambda _error: False)
+    _expected_memory: int | None = None
+
+    @property
+    def expected_memory(self) -> int:
+        """What `foresee_memory` tells; nobody asks where no other build runs."""
+        if self._expected_memory is None:
+            self._expected_memory = self.foresee_memory()
+        return self._expected_memory
 
     @property
     def name(self) -> str:

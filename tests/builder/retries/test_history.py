@@ -53,6 +53,21 @@ async def test_it_outlives_the_daemon(layout: Layout):
         assert len(history.of_name("demo.drv", most=2)) == 2
 
 
+async def test_what_the_latest_of_a_name_needed_counts(layout: Layout):
+    """The most, whether it is written yet or not; nothing where the name is new."""
+    async with History.open(layout) as history:
+        assert history.peak_of_name("demo.drv") == 0
+        history.record(replace(FAILED, peak_memory=9))
+        history.record(replace(PASSED, peak_memory=5))
+        assert history.peak_of_name("demo.drv") == 9
+        await history.flush()
+        assert history.peak_of_name("demo.drv") == 9
+        for _ in range(8):
+            history.record(replace(PASSED, peak_memory=6))
+        await history.flush()
+        assert history.peak_of_name("demo.drv") == 6
+
+
 async def test_what_passed_after_a_failure_is_flaky(layout: Layout):
     """With what it needed the last time; what never passed, or at once, is not."""
     async with History.open(layout) as history:
