@@ -15,7 +15,7 @@ from store.files import open_directory
 from store.spreading import spread
 from store.worker.messages import DeleteEntriesReply
 
-_BATCH = 64
+_BATCH = 256
 
 
 async def empty_trash(tools: Tools, report: Report) -> int:

@@ -79,7 +79,7 @@ class Sweep:
         self._report = report
         self._limit = limit
         self._dry = dry
-        self.paths: set[str] = set()
+        self.paths: list[str] = []
         self.freed = 0
         self.expected = 0
         self.stopped = False
@@ -212,7 +212,8 @@ class Sweep:
                 paths.append(each.path)
                 freed.append(self.expected)
                 self.expected += each.worth
-        self.paths.update(paths)
+        # Runs that are sorted are sorted together in a fraction of the time.
+        self.paths += sorted(paths)
         if paths:
             await self._report(Removed(tuple(paths), tuple(freed), self.expected))
         if self._limit is not None and self.expected > self._limit:

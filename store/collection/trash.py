@@ -10,9 +10,10 @@ followed. Entry point: `Trash`.
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Self
 
 from locker.filelock import mark_stale
 from store import filelocks
@@ -110,19 +111,20 @@ class Trash:
         immovable: dict[str, str] = {}
         failed: dict[str, str] = {}
         freed = 0
-        for entry in entries:
-            try:
-                if entry.is_directory:
-                    self._move(entry.name)
+        with _Opened(self.open) as trash:
+            for entry in entries:
+                try:
+                    if entry.is_directory:
+                        self._move(entry.name, trash)
+                    else:
+                        freed += self._unlink(entry)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    reasons = immovable if _is_immovable(entry, error) else failed
+                    reasons[entry.name] = error.strerror or str(error)
                 else:
-                    freed += self._unlink(entry)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                reasons = immovable if _is_immovable(entry, error) else failed
-                reasons[entry.name] = error.strerror or str(error)
-            else:
-                removed.add(entry.name)
+                    removed.add(entry.name)
         return Thrown(frozenset(removed), freed, immovable, failed)
 
     def contents(self, size: int) -> Iterator[list[str]]:
@@ -160,28 +162,23 @@ class Trash:
         except FileNotFoundError:
             return
 
-    def _move(self, name: str) -> None:
-        trash = self.open()
-        try:
-            for _ in range(_ATTEMPTS):
-                target = os.urandom(12).hex()
-                try:
-                    rename_to_free_name(self._store, name, trash, target)
-                except FileExistsError:
-                    continue
-                except PermissionError:
-                    self._make_writable(name)
-                    rename_to_free_name(self._store, name, trash, target)
-                except FileNotFoundError:
-                    if os.fstat(trash).st_nlink:
-                        raise
-                    os.close(trash)
-                    trash = self.open()
-                    continue
-                return
-            raise OSError(errno.EBUSY, "no free name in the trash", name)
-        finally:
-            os.close(trash)
+    def _move(self, name: str, trash: "_Opened") -> None:
+        for _ in range(_ATTEMPTS):
+            target = os.urandom(12).hex()
+            try:
+                rename_to_free_name(self._store, name, trash.fd, target)
+            except FileExistsError:
+                continue
+            except PermissionError:
+                self._make_writable(name)
+                rename_to_free_name(self._store, name, trash.fd, target)
+            except FileNotFoundError:
+                if not trash.is_gone():
+                    raise
+                trash.close()
+                continue
+            return
+        raise OSError(errno.EBUSY, "no free name in the trash", name)
 
     def _make_writable(self, name: str) -> None:
         # Moving a directory rewrites its "..". A descriptor without rights takes no fchmod.
@@ -219,6 +216,34 @@ class Trash:
             return not filelocks.try_lock(fd, LockMode.EXCLUSIVE)
         finally:
             os.close(fd)
+
+
+class _Opened:
+    """The trash, opened when it is first needed, and anew after another collector removed it."""
+
+    def __init__(self, opener: Callable[[], int]) -> None:
+        self._opener = opener
+        self._fd = -1
+
+    @property
+    def fd(self) -> int:
+        if self._fd < 0:
+            self._fd = self._opener()
+        return self._fd
+
+    def is_gone(self) -> bool:
+        return not os.fstat(self.fd).st_nlink
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _is_immovable(entry: Entry, error: OSError) -> bool:

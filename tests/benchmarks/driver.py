@@ -135,3 +135,7 @@ class Driver(Protocol):
     def build_request(self, path: str) -> bytes:
         """Write a request to build one derivation."""
         ...
+
+    def collect_garbage(self) -> int:
+        """Delete all that is dead; tell how many items that was."""
+        ...

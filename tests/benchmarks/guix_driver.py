@@ -4,6 +4,7 @@
 from collections.abc import Iterable
 
 from store.paths import StoreDirectory
+from storedaemon.wire import messages as m
 from tests.benchmarks.content import file_archive
 from tests.benchmarks.driver import BUILD_PATHS, QUERY_REFERENCES, Line, integer, strings
 from tests.storedaemon.guix_client import GuixClient
@@ -53,3 +54,10 @@ class GuixDriver:
     def build_request(self, path: str) -> bytes:
         """Write a request to build one derivation."""
         return integer(BUILD_PATHS) + strings([path]) + integer(0)
+
+    def collect_garbage(self) -> int:
+        """Delete all that is dead; tell how many items that was."""
+        wish = m.CollectGarbage(m.GarbageAction.DELETE_DEAD, (), False, 2**64 - 1)
+        reply = self._client.call(wish)
+        assert isinstance(reply, m.GarbageReply)
+        return len(reply.paths)

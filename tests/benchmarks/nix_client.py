@@ -18,7 +18,8 @@ NEXT, ERROR = 0x6F6C6D67, 0x63787470
 START, STOP, RESULT = 0x53545254, 0x53544F50, 0x52534C54
 BUILD_LOG_LINE = 101
 
-ADD_TO_STORE = 7
+ADD_TO_STORE, COLLECT_GARBAGE = 7, 20
+DELETE_DEAD = 2
 END_OF_FRAMES = bytes(8)
 
 
@@ -109,6 +110,17 @@ class NixClient:
         self.socket.sendall(integer(BUILD_PATHS) + wanted + integer(0))
         self.drain()
         self.integer()
+
+    def collect_garbage(self) -> int:
+        """Delete all that is dead; tell how many items that was."""
+        # No path by name, nothing that is alive, no limit, and three obsolete numbers.
+        wish = integer(DELETE_DEAD) + strings(()) + integer(0) + integer(2**64 - 1)
+        self.socket.sendall(integer(COLLECT_GARBAGE) + wish + 3 * integer(0))
+        self.drain()
+        deleted = len(self.strings())
+        self.integer()  # bytes
+        self.integer()
+        return deleted
 
     def _skip_start(self) -> None:
         for _ in range(3):  # id, level, type

@@ -88,6 +88,11 @@ class NixDriver:
         """Write a request to build one derivation."""
         return integer(BUILD_PATHS) + strings([f"{path}!*"]) + integer(0)
 
+    def collect_garbage(self) -> int:
+        """Delete all that is dead; tell how many items that was."""
+        self._client.output.clear()
+        return self._client.collect_garbage()
+
 
 class NixPeer:
     """A private nix-daemon; use it as a context manager.

@@ -23,6 +23,7 @@ from tests.benchmarks.lab import Lab, Side
 from tests.benchmarks.measures import (
     additions,
     building,
+    garbage,
     inputs,
     locks,
     process,
@@ -55,6 +56,7 @@ MEASURES: dict[str, Measure] = {
     "valid-build": queries.valid_build,
     "scan": building.scan,
     "inputs": inputs.many,
+    "gc": garbage.collection,
 }
 
 
