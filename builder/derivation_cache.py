@@ -13,7 +13,7 @@ from functools import partial
 from store import turns
 from store.derivations import Derivation
 from store.paths import StorePath
-from store.tally import CacheStatistics, Tally
+from store.tally import CacheStatistics, Rule, Tally
 
 LONG = 128 * 1024
 """Bytes of a text from which it is parsed in a thread: it takes some 10 µs a KiB."""
@@ -42,7 +42,7 @@ class DerivationCache:
         self._limit = limit
         self._entries: OrderedDict[StorePath, tuple[Derivation, int]] = OrderedDict()
         self._size = 0
-        self._tally = Tally()
+        self._tally = Tally(rule=Rule.UNUSED)
 
     def get(self, path: StorePath) -> Derivation:
         """Return a derivation whose item is valid."""

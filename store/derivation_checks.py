@@ -21,7 +21,7 @@ from store.derivations import (
 )
 from store.errors import DerivationError
 from store.paths import StoreDirectory, StorePath
-from store.tally import CacheStatistics, Tally
+from store.tally import CacheStatistics, Rule, Tally
 
 #: Hashes remembered; each takes about 200 bytes.
 _REMEMBERED = 100_000
@@ -110,7 +110,7 @@ class _Remembered(MutableMapping[StorePath, bytes]):
         self._limit = limit
         self._entries: OrderedDict[StorePath, bytes] = OrderedDict()
         self._lock = threading.Lock()
-        self._tally = Tally()
+        self._tally = Tally(rule=Rule.UNUSED)
 
     def __getitem__(self, path: StorePath) -> bytes:
         with self._lock:

@@ -33,7 +33,7 @@ from builder.outputs.keeping import Keeper
 from builder.outputs.lookup import ContentLookup, ItemFinder
 from builder.outputs.sealing import Sealer
 from builder.plan import Host
-from builder.planning.inspection import Inspection
+from builder.planning.inspection import Inspections
 from builder.planning.planner import Planner
 from builder.platforms import Machine, native_system
 from builder.retries.history import History
@@ -107,6 +107,7 @@ class Building:
         meters: Measure builders.
         input_locks: Keep what builders see.
         jobserver: Lends them job tokens; None where there are none.
+        inspections: Look for damage on behalf of repairs.
     """
 
     scheduler: Scheduler
@@ -121,6 +122,7 @@ class Building:
     meters: Meters
     input_locks: InputLocks
     jobserver: Jobserver | None
+    inspections: Inspections
 
     @property
     def substituter(self) -> Substituter:
@@ -222,13 +224,14 @@ def make_building(materials: Materials) -> Building:
         cleaner,
         sealer,
     )
+    inspections = Inspections(database, derivations.get, sealer.is_intact)
     scheduler = Scheduler(
         directory,
         Planner(database, derivations.load),
         ReportedRealiser(retrier),
         substituting.substituter,
         lookup,
-        partial(Inspection, database, derivations.get, sealer.is_intact),
+        inspections.begin,
     )
     return Building(
         scheduler,
@@ -243,6 +246,7 @@ def make_building(materials: Materials) -> Building:
         meters,
         input_locks,
         jobserver,
+        inspections,
     )
 
 

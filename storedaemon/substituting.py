@@ -71,7 +71,8 @@ class Substituting:
     def caches(self) -> tuple[CacheStatistics, ...]:
         """Return how what is remembered does."""
         checked = self.checker.statistics("derivation-hashes-substituted")
-        return self.queries.statistics(), checked
+        programs = (residents.statistics() for residents in self.residents)
+        return self.queries.statistics(), checked, *programs
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Substitute until cancelled."""
@@ -93,8 +94,8 @@ def make_substituting(
     sealer: Sealer,
 ) -> Substituting:
     """Make everything that substitutes; nothing is started before it is needed."""
-    askers = Residents(monitor, IDLE_QUERIES)
-    fetchers = Residents(monitor, settings.width)
+    askers = Residents("substitute-askers", monitor, IDLE_QUERIES)
+    fetchers = Residents("substitute-fetchers", monitor, settings.width)
     queries = Queries(directory, askers, settings.for_queries, Answers(trio.current_time))
     checker = DerivationChecker(directory)
     parts = Parts(

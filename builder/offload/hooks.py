@@ -19,6 +19,7 @@ import trio
 from builder.agents import Agent, AgentError, Program, open_agent
 from builder.offload.protocol import Answer, AnswerReader
 from reaper.monitor import ProcessMonitor
+from store.tally import CacheStatistics, Tally
 
 CHUNK = 65536
 
@@ -141,6 +142,7 @@ class Hooks:
     answer_seconds: float = ANSWER_SECONDS
     _idle: list[Hook] = field(default_factory=list)
     _missing_told: bool = False
+    _tally: Tally = field(default_factory=Tally)
 
     def available(self) -> bool:
         """Tell whether there is a program to ask; that there is none is reported once."""
@@ -160,6 +162,7 @@ class Hooks:
             AgentError: It gives no answer, or one that makes no sense.
         """
         hook = self._take(arguments)
+        self._tally.looked_up(found=hook is not None)
         if hook is not None:
             try:
                 return await self._put(hook, request, tell)
@@ -167,6 +170,10 @@ class Hooks:
                 # It may have been ended, or replaced on disk, while it had nothing to do.
                 log.info("idle build hook lost", program=self.program)
         return await self._put(await self._start(arguments), request, tell)
+
+    def statistics(self) -> CacheStatistics:
+        """Return how often one was there already."""
+        return self._tally.of_entries("build-hooks", len(self._idle), MAX_IDLE)
 
     async def release_idle(self, seconds: float) -> None:
         """End the hooks that had nothing to do for so long."""
@@ -211,4 +218,5 @@ class Hooks:
         hook.idle_since = trio.current_time()
         self._idle.append(hook)
         if len(self._idle) > MAX_IDLE:
+            self._tally.evictions += 1
             await self._idle.pop(0).aclose()

@@ -14,6 +14,7 @@ import trio
 
 from builder.agents import Agent, AgentError, LineReader, Program, open_agent
 from reaper.monitor import ProcessMonitor
+from store.tally import CacheStatistics, Tally
 
 IDLE_SECONDS = 60.0
 """How long a program waits for its next request."""
@@ -45,11 +46,14 @@ class Residents:
     """Starts programs, lends them, and keeps a few.
 
     Args:
+        name: What they are called in statistics.
         monitor: Reaps them.
         keep: How many idle ones are kept.
     """
 
-    def __init__(self, monitor: ProcessMonitor, keep: int) -> None:
+    def __init__(self, name: str, monitor: ProcessMonitor, keep: int) -> None:
+        self._name = name
+        self._tally = Tally()
         self._monitor = monitor
         self._keep = keep
         self._idle: list[Resident] = []
@@ -69,13 +73,20 @@ class Residents:
         Raises:
             AgentError: It cannot be started.
         """
-        resident = self._take(program) or await self._start(program)
+        resident = self._take(program)
+        self._tally.looked_up(found=resident is not None)
+        if resident is None:
+            resident = await self._start(program)
         try:
             yield resident
         except BaseException:
             resident.scope.cancel()
             raise
         self._give_back(resident)
+
+    def statistics(self) -> CacheStatistics:
+        """Return how often one was there already."""
+        return self._tally.of_entries(self._name, len(self._idle), self._keep)
 
     def _take(self, program: Program) -> Resident | None:
         for resident in self._idle:
@@ -91,6 +102,7 @@ class Residents:
         self._idle.append(resident)
         while len(self._idle) > self._keep:
             self._idle.pop(0).scope.cancel()
+            self._tally.evictions += 1
 
     async def _start(self, program: Program) -> Resident:
         assert self._nursery is not None, "residents run before anyone asks"

@@ -129,10 +129,11 @@ class Catalogue:
             for algorithm, value in hashes.items():
                 execute(_ADD_HASH, (new, algorithm.value, value))
 
-    def prune(self) -> None:
-        """Drop what is too much."""
+    def prune(self) -> int:
+        """Drop what is too much, and tell how many entries that was."""
         rows = self._rows(_OLDEST, MOST_ENTRIES)
         self._change((statement, row) for row in rows for statement in (_DROP_HASHES, _DROP))
+        return len(rows)
 
     def find(self, content: Digest, *, tree: bool) -> Iterator[Entry]:
         """Yield what had some content, what was seen last first."""

@@ -91,10 +91,12 @@ class Scanner:
 
     Attributes:
         status: A look at it, replaced as a whole.
+        dropped: Entries of any source that its thread has dropped since there were too many.
     """
 
     def __init__(self, source: str, file: str) -> None:
         self.status = SourceStatus(source)
+        self.dropped = 0
         self._source = source
         self._file = file
         self._stopped = False
@@ -170,7 +172,7 @@ class Scanner:
                 self._scanned = status.st_dev, status.st_ino
                 self._count(catalogue, state=State.SCANNING, hashed=0, problem="")
                 _Scan(self, catalogue, root).run()
-            catalogue.prune()
+            self.dropped += catalogue.prune()
         except Stopped:
             return
         except (StoreError, OSError) as error:

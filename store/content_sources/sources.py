@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from store.content_sources.catalogue import Catalogue, Entry
+from store.content_sources.catalogue import MOST_ENTRIES, Catalogue, Entry
 from store.content_sources.hashing import RESOLVE, file_stamp, opened_path
 from store.content_sources.scanner import Scanner, SourceStatus, State
 from store.errors import DatabaseError, FileError
@@ -21,6 +21,7 @@ from store.hashes import Digest, HashAlgorithm
 from store.layout import Layout
 from store.paths import StorePath
 from store.syscalls import openat2
+from store.tally import CacheStatistics, Tally
 
 _OPEN_SECONDS = 30.0
 """How long a medium may take to open a directory: a drive that has to start takes ten."""
@@ -39,6 +40,7 @@ class ContentSources:
     def __init__(self, scanners: Sequence[Scanner], catalogue: Catalogue | None) -> None:
         self._scanners = scanners
         self._catalogue = catalogue
+        self._tally = Tally()
 
     @classmethod
     @asynccontextmanager
@@ -76,9 +78,17 @@ class ContentSources:
         if self._catalogue is None or (recursive and content.algorithm != HashAlgorithm.SHA256):
             return
         there = {each.path for each in self.status() if each.state is not State.ABSENT}
-        for entry in self._catalogue.find(content, tree=recursive):
-            if entry.source in there:
-                yield MediumPlace(entry, self._catalogue, tree=recursive)
+        known = self._catalogue.find(content, tree=recursive)
+        found = [entry for entry in known if entry.source in there]
+        self._tally.looked_up(found=bool(found))
+        for entry in found:
+            yield MediumPlace(entry, self._catalogue, tree=recursive)
+
+    def statistics(self) -> CacheStatistics:
+        """Return how what is known of them does; that is all on disk."""
+        self._tally.evictions = sum(scanner.dropped for scanner in self._scanners)
+        entries = sum(each.files + each.trees for each in self.status())
+        return self._tally.of_entries("content-sources", entries, MOST_ENTRIES)
 
 
 def _end(scanners: Sequence[Scanner]) -> None:

@@ -9,7 +9,7 @@ import apsw
 import trio
 
 from store.database.connection import begin_log, open_connection, translated_errors
-from store.tally import CacheStatistics, Tally
+from store.tally import CacheStatistics, Rule, Tally
 
 # Each bulk query has a connection while it runs; more at once would only share the CPUs.
 _BULK_QUERIES = 4
@@ -66,7 +66,7 @@ def _statements(connection: apsw.Connection) -> CacheStatistics:
     found = connection.cache_stats(include_entries=True)
     # What the stub takes for a number is a list here.
     entries = cast("list[object]", found["entries"])
-    tally = Tally(found["hits"], found["misses"], found["evictions"])
+    tally = Tally(found["hits"], found["misses"], found["evictions"], Rule.UNUSED)
     return tally.of_entries("database-statements", len(entries), found["size"])
 
 
@@ -75,7 +75,7 @@ def _pages(connection: apsw.Connection) -> CacheStatistics:
     size = int(str(connection.pragma("page_size")))
     entries = used // size
     # Each miss reads a page in; those that are not there any more had to make room.
-    tally = Tally(hits, misses, max(misses - entries, 0))
+    tally = Tally(hits, misses, max(misses - entries, 0), Rule.UNUSED)
     # A negative size is one in KiB, and counts pages without what SQLite adds to each.
     limit = -int(str(connection.pragma("cache_size"))) * 1024
     return tally.of_bytes("database-pages", entries, used, limit + limit // 8)

@@ -12,7 +12,7 @@ from storedaemon.cli.lines import print_json, print_lines
 from storedaemon.cli.session import connected
 from storedaemon.wire.native.statistics import Statistics, statistics_map
 
-_COLUMNS = ("entries", "used", "limit", "unit", "hits", "misses", "evictions")
+_COLUMNS = ("entries", "used", "limit", "unit", "hits", "misses", "evictions", "rule")
 
 
 def run(options: Namespace) -> int:

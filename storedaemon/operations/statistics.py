@@ -8,9 +8,10 @@ from dataclasses import asdict
 
 import trio
 
-from store.tally import CacheStatistics
+from store.tally import CacheStatistics, of_function
 from storedaemon.services import Services
 from storedaemon.session import Session
+from storedaemon.wire import guix
 from storedaemon.wire.native.statistics import Statistics
 
 _KIB = 1024
@@ -53,11 +54,16 @@ def caches(services: Services) -> Iterator[CacheStatistics]:
     yield services.building.derivations.statistics()
     yield services.writer.derivation_hashes()
     yield from services.building.substituting.caches()
+    yield services.building.hooks.statistics()
+    yield services.building.inspections.statistics()
     yield services.content_index.statistics()
+    yield services.content_sources.statistics()
     yield services.last_uses.statistics()
     yield services.peers.statistics()
     yield services.homes.statistics()
     yield from services.database.caches()
+    yield of_function("guix-operations", guix.operations)
+    yield of_function("guix-hellos", guix.client_hello)
 
 
 def _process() -> dict[str, int | float]:

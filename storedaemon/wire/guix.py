@@ -8,7 +8,7 @@ and of its client's ``(guix remote-procedures)``.
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -249,11 +249,14 @@ TABLE = (
 )
 
 
-@cache
+KEPT_VERSIONS = 16
+
+
+@lru_cache(maxsize=KEPT_VERSIONS)
 def operations(minor_version: int) -> MappingProxyType[int, Operation]:
     """Give the operations, by number, as a peer of one minor version speaks them.
 
-    There are at most 256 minor versions, so the cache is bounded.
+    Clients of one site speak few of the 256.
     """
     return MappingProxyType({row.code: _operation(row, minor_version) for row in TABLE})
 
@@ -268,14 +271,14 @@ def _operation(row: Row, minor_version: int) -> Operation:
     )
 
 
-@cache
+@lru_cache(maxsize=KEPT_VERSIONS)
 def operations_by_request(minor_version: int) -> MappingProxyType[type[Any], Operation]:
     """Give the operations by the type of their request; for clients."""
     table = operations(minor_version)
     return MappingProxyType({each.request.type: each for each in table.values()})
 
 
-@cache
+@lru_cache(maxsize=KEPT_VERSIONS)
 def client_hello(minor_version: int) -> Layout:
     """Give the layout of what a client says after its version."""
     return layout_for(minor_version, ClientHello, CLIENT_HELLO)

@@ -34,6 +34,13 @@ CACHES = {
     "profile-directories",
     "database-statements",
     "database-pages",
+    "content-sources",
+    "inspected-items",
+    "substitute-askers",
+    "substitute-fetchers",
+    "build-hooks",
+    "guix-operations",
+    "guix-hellos",
 }
 
 
@@ -62,9 +69,9 @@ def test_people_get_a_table():
     """A line a part, a row a cache."""
     text = list(lines(Statistics({"slots": {"taken": 1, "capacity": 2}}, (CACHE,))))
     assert text[0] == "slots: taken 1, capacity 2"
-    titles = ["cache", "entries", "used", "limit", "unit", "hits", "misses", "evictions"]
-    assert text[2].split() == titles
-    assert text[3].split() == f"derivations 3 1234 {8 * MIB} bytes 5 3 0".split()
+    titles = "cache entries used limit unit hits misses evictions rule"
+    assert text[2].split() == titles.split()
+    assert text[3].split() == f"derivations 3 1234 {8 * MIB} bytes 5 3 0 oldest".split()
 
 
 def test_the_daemon_tells_of_all_its_caches(daemon: RunningDaemon):

@@ -7,7 +7,7 @@ from typing import Any
 
 from store.tally import CacheStatistics
 
-_TEXTS = ("name", "unit")
+_TEXTS = ("name", "unit", "rule")
 
 
 @dataclass(frozen=True, slots=True)
