@@ -93,7 +93,7 @@ class InputLocks:
                 for hold in [each for each in self._holds if each.due <= now and not each.begun]:
                     await self._lock(hold)
         finally:
-            await self._release_tokens(self._tokens.values())
+            await self._locker.release(self._tokens.values())
             self._tokens.clear()
 
     async def _wait(self) -> None:
@@ -135,7 +135,7 @@ class InputLocks:
         over, self._over = self._over, []
         for hold in over:
             for portion in turns.portions(islice(hold.inputs, hold.counted)):
-                await self._release_tokens(self._unused_tokens(portion))
+                await self._locker.release(self._unused_tokens(portion))
                 await trio.lowlevel.checkpoint()
 
     def _unused_tokens(self, paths: Iterable[StorePath]) -> list[int]:
@@ -149,27 +149,6 @@ class InputLocks:
                 if token is not None:
                     tokens.append(token)
         return tokens
-
-    async def _release_tokens(self, tokens: Iterable[int]) -> None:
-        for first, count in runs(tokens):
-            await self._locker.release(first, count, deleted=False)
-
-
-def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the count of each run of consecutive numbers, of at most `BATCH`.
-
-    The locker takes no longer ones.
-    """
-    first = count = 0
-    for number in sorted(numbers):
-        if 0 < count < BATCH and number == first + count:
-            count += 1
-            continue
-        if count:
-            yield first, count
-        first, count = number, 1
-    if count:
-        yield first, count
 
 
 def _open(path: StorePath) -> int:

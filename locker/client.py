@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -29,6 +29,7 @@ from locker.messages import (
     GetStatisticsReply,
     Outcome,
     ReleaseLocks,
+    releases,
 )
 
 MAX_STALE_RETRIES = 1000
@@ -77,14 +78,14 @@ class _Request:
 class Lease:
     """Locks that the locker holds for us; an async context manager that releases them."""
 
-    __slots__ = ("_locker", "_ranges")
+    __slots__ = ("_locker", "_tokens")
 
     def __init__(self, locker: "Locker") -> None:
         self._locker = locker
-        self._ranges: list[tuple[int, int]] = []
+        self._tokens: list[int] = []
 
     def __len__(self) -> int:
-        return sum(count for _, count in self._ranges)
+        return len(self._tokens)
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,13 +100,12 @@ class Lease:
 
     def extend(self, first: int, count: int) -> None:
         """Add tokens that were granted; for `Locker`."""
-        if count:
-            self._ranges.append((first, count))
+        self._tokens += range(first, first + count)
 
     def disown(self) -> list[int]:
-        """Give the tokens to the caller, in the order of the files, to release one by one."""
-        ranges, self._ranges = self._ranges, []
-        return [token for first, count in ranges for token in range(first, first + count)]
+        """Give the tokens to the caller, in the order of the files, to `Locker.release`."""
+        tokens, self._tokens = self._tokens, []
+        return tokens
 
     async def release(self, *, deleted: bool = False) -> None:
         """Release all locks; a second call does nothing. Not interrupted by cancellation.
@@ -113,9 +113,7 @@ class Lease:
         Args:
             deleted: These are lock files that the caller has unlinked: mark them stale.
         """
-        ranges, self._ranges = self._ranges, []
-        for first, count in ranges:
-            await self._locker.release(first, count, deleted=deleted)
+        await self._locker.release(self.disown(), deleted=deleted)
 
 
 class Locker:
@@ -243,10 +241,11 @@ class Locker:
         manner = _Manner(shared, wait, lock_files)
         return await self._acquire(names, OpenedBatches(names, opener), manner)
 
-    async def release(self, first: int, count: int, *, deleted: bool) -> None:
-        """Release tokens; for `Lease`, and for who took them from one."""
-        self._held -= count
-        await self._send_uncancelled(ReleaseLocks(first, count, deleted))
+    async def release(self, tokens: Collection[int], *, deleted: bool = False) -> None:
+        """Release tokens, however many; for `Lease`, and for who took them from one."""
+        self._held -= len(tokens)
+        for message in releases(tokens, deleted=deleted):
+            await self._send_uncancelled(message)
 
     async def inspect(self) -> GetStatisticsReply:
         """Ask the locker for its own counts; what was sent before is counted.

@@ -7,12 +7,13 @@ stand together; a request without a reply has none.
 
 import dataclasses
 import enum
+from collections.abc import Iterable, Iterator
 
 from locker.channel import MAX_DESCRIPTORS
 from locker.codec import Codec
 
 MAX_BATCH = MAX_DESCRIPTORS
-"""Files in one request."""
+"""Files in one request, and tokens in one release."""
 
 
 class Outcome(enum.StrEnum):
@@ -77,14 +78,22 @@ class ReleaseLocks:
 
     Attributes:
         first: The first token.
-        count: The number of tokens. Those that hold nothing are passed over, since a grant and
-            the decision not to wait for it may cross.
+        count: The number of tokens, from 1 to `MAX_BATCH`; `releases` keeps to that. Those that
+            hold nothing are passed over, since a grant and the decision not to wait for it may
+            cross.
         deleted: The daemon has unlinked the lock files: mark them, for those who wait.
+
+    Raises:
+        ValueError: Of the count.
     """
 
     first: int
     count: int
     deleted: bool
+
+    def __post_init__(self) -> None:
+        if not 0 < self.count <= MAX_BATCH:
+            raise ValueError(f"a range of {self.count} tokens, from 1 to {MAX_BATCH} are allowed")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,6 +116,20 @@ class GetStatisticsReply:
     contended: int
     waiting: int
     blocked: int
+
+
+def releases(tokens: Iterable[int], *, deleted: bool = False) -> Iterator[ReleaseLocks]:
+    """Yield what releases tokens, however many: a message for each run of consecutive ones."""
+    first = count = 0
+    for token in sorted(tokens):
+        if 0 < count < MAX_BATCH and token == first + count:
+            count += 1
+            continue
+        if count:
+            yield ReleaseLocks(first, count, deleted)
+        first, count = token, 1
+    if count:
+        yield ReleaseLocks(first, count, deleted)
 
 
 CODEC = Codec(

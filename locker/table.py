@@ -28,7 +28,6 @@ from locker.filelock import (
     unlock,
 )
 from locker.messages import (
-    MAX_BATCH,
     AcquireLocks,
     AcquireLocksReply,
     GetStatisticsReply,
@@ -115,13 +114,7 @@ class LockTable:
             self._reply(AcquireLocksReply(message.first, 0, Outcome.REFUSED, number))
 
     def release(self, message: ReleaseLocks) -> None:
-        """Unlock files, or abandon the request that waits for them.
-
-        Raises:
-            ProtocolError: A range longer than any request.
-        """
-        if not 0 < message.count <= MAX_BATCH:
-            raise ProtocolError(f"a range of {message.count} tokens")
+        """Unlock files, or abandon the request that waits for them."""
         with self._mutex:
             request = self._waiting.get(message.first)
             if request is not None:

@@ -327,6 +327,22 @@ async def test_ten_thousand_locks_take_no_descriptors_here(
     assert await locker.inspect() == NOTHING
 
 
+async def test_tokens_of_many_requests_are_released_at_once(
+    locker: Locker, memory_path: Path
+) -> None:
+    """However many there are, and in whatever order; those in between stay."""
+    names = [memory_path / str(number) for number in range(1000)]
+    for name in names:
+        os.mknod(name)
+    lease = await locker.acquire(names, lambda name: os.open(name, os.O_RDONLY), shared=True)
+    assert lease is not None
+    tokens = lease.disown()
+    await locker.release([*reversed(tokens[600:]), *tokens[:599]])
+    assert (await locker.inspect()).held == locker.statistics().held == 1
+    await locker.release(tokens[599:600])
+    assert await locker.inspect() == NOTHING
+
+
 async def overlap_locks(locker: Locker, path: Path, rounds: int) -> None:
     """Open and lock p1 and p2, close p1, open and lock p3, close the rest; in batches."""
     size = BATCH // 2
