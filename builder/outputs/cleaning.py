@@ -2,11 +2,12 @@
 """Deleting what builds leave behind, while the next ones already run.
 
 Trees are deleted by the store workers, through directory descriptors; a build that
-left nothing costs no message. Who needs the place of a tree that is still being
-deleted waits for that.
+left nothing costs no message. A tree gives up its name at once, before the locks are
+released under which it was made: the name may be another daemon's next.
 """
 
 import os
+import secrets
 from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
@@ -20,9 +21,6 @@ log = structlog.get_logger("builder")
 
 _PRECEDENCE = 0.002
 """Seconds that the start of another build takes, which would have to wait meanwhile."""
-
-_Tree = tuple[str, trio.Event]
-"""Its path, and what is set when it is gone."""
 
 Delete = Callable[[str], Awaitable[object]]
 
@@ -48,8 +46,7 @@ class Cleaner:
 
     def __init__(self, delete: Delete) -> None:
         self._delete = delete
-        self._under_way: dict[str, trio.Event] = {}
-        self._discarded: list[_Tree] = []
+        self._discarded: list[str] = []
         self._wanted = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -65,43 +62,40 @@ class Cleaner:
                 nursery.start_soon(self._remove, self._take())
 
     def discard(self, paths: Iterable[str]) -> None:
-        """Have trees deleted, once what waited for their build has begun."""
+        """Free the places of trees, and have them deleted once others have begun to build."""
         for path in paths:
-            deleted = self._under_way[path] = trio.Event()
-            self._discarded.append((path, deleted))
+            aside = f"{os.path.dirname(path)}/.discarded-{secrets.token_hex(8)}"
+            try:
+                os.rename(path, aside)
+            except FileNotFoundError:
+                continue  # the build failed before it was made
+            except OSError:
+                log.exception("not_deleted", path=path)
+                continue
+            self._discarded.append(aside)
         self._wanted.set()
 
-    def _take(self) -> list[_Tree]:
+    def _take(self) -> list[str]:
         taken, self._discarded = self._discarded, []
         self._wanted = trio.Event()
         return taken
 
     async def vacate(self, path: str) -> None:
         """Return when nothing lies at a path any more."""
-        event = self._under_way.get(path)
-        if event is not None:
-            await event.wait()
         if _exists(path):
             await self._delete(path)
 
-    async def _remove(self, trees: Iterable[_Tree]) -> None:
+    async def _remove(self, trees: Iterable[str]) -> None:
         with trio.CancelScope(shield=True):
-            for path, deleted in trees:
-                await self._remove_tree(path, deleted)
+            for path in trees:
+                await self._remove_tree(path)
 
-    async def _remove_tree(self, path: str, deleted: trio.Event) -> None:
+    async def _remove_tree(self, path: str) -> None:
         try:
             await self._delete(path)
         except Exception:
-            # What could not be deleted is in nobody's way: the next build of the
-            # same derivation tries again, and so does a garbage collection.
+            # It is in nobody's way; in the store, a garbage collection tries again.
             log.exception("not_deleted", path=path)
-        finally:
-            deleted.set()
-            # A tree is gone before we hear of it: another may have had its place
-            # since, and be on its way out too.
-            if self._under_way.get(path) is deleted:
-                del self._under_way[path]
 
 
 def _exists(path: str) -> bool:

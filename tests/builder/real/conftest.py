@@ -164,8 +164,10 @@ class Yard:
 
     def leftovers(self) -> list[str]:
         """Return what lies about that no finished build may leave."""
-        suffixes = (".lock", ".chroot")
-        inside = [name for name in os.listdir(self.layout.store) if name.endswith(suffixes)]
+        marks = (".lock", ".chroot", ".discarded-")
+        inside = [
+            name for name in os.listdir(self.layout.store) if any(mark in name for mark in marks)
+        ]
         return inside + os.listdir(self.base / "builds")
 
     async def _register(self, path: StorePath, references: frozenset[StorePath]) -> None:

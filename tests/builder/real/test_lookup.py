@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from builder.events import BuildStarted, ContentFound, GoalPlanned
 from builder.logfile import find_log
@@ -239,5 +240,6 @@ async def test_nothing_is_left_behind(yard: "Yard"):
     await make_file(yard, LARGE)
     drv = await yard.add_derivation(FAIL, name="second", fixed=fixed(LARGE))
     await yard.build(drv)
-    await yard.building.cleaner.vacate(f"{drv}.chroot")
-    assert yard.leftovers() == []
+    with trio.fail_after(20):
+        while yard.leftovers():
+            await trio.sleep(0.001)
