@@ -37,6 +37,11 @@ class Checkpointer:
         self._failure: str | None = None
 
     @property
+    def pages(self) -> int:
+        """How long the log is, as far as is known."""
+        return self._pages
+
+    @property
     def done(self) -> int:
         """How often the log was moved."""
         return self._done
