@@ -78,8 +78,9 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     Operands may stand on both sides of options: argparse alone takes a list of
     them in one piece only.
     """
-    parser = make_parser()
-    options, rest = parser.parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser(words)
+    options, rest = parser.parse_known_args(words)
     operands = vars(options).get("targets") or vars(options).get("paths")
     if rest and (operands is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -3,7 +3,7 @@
 
 import argparse
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from storedaemon.cli.exits import HELP
 from storedaemon.option_table import OPTIONS, Option, ValueType
@@ -21,8 +21,13 @@ SOCKET_VARIABLE = "STOREDAEMON_SOCKET"
 Adder = Callable[[argparse.ArgumentParser], None]
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the whole command line."""
+def make_parser(words: Container[str]) -> argparse.ArgumentParser:
+    """Make the parser of a command line.
+
+    Args:
+        words: Those of the command line; commands that are not among them get no arguments,
+            since making all would take longer than many a command does.
+    """
     parser = argparse.ArgumentParser(
         prog="storedaemon",
         description="The build daemon of a functional package store, and its client.",
@@ -42,7 +47,8 @@ def make_parser() -> argparse.ArgumentParser:
         )
         if name != "serve":
             _add_common(command, socket=argparse.SUPPRESS, json=argparse.SUPPRESS)
-        add_arguments(command)
+        if name in words:
+            add_arguments(command)
     return parser
 
 

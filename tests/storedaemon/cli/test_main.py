@@ -61,13 +61,13 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]):
 
 def test_every_option_of_the_daemon_is_one_of_serve():
     """The configuration file and the command line know the same options."""
-    parsed = vars(make_parser().parse_args(["serve"]))
+    parsed = vars(make_parser(["serve"]).parse_args(["serve"]))
     assert {option.name for option in OPTIONS} <= parsed.keys()
 
 
 def test_common_options_stand_before_and_after_the_command():
     """Where --socket and --json stand makes no difference."""
-    parser = make_parser()
+    parser = make_parser(["ps"])
     before = parser.parse_args(["--socket", "/s", "--json", "ps"])
     after = parser.parse_args(["ps", "--socket", "/s", "--json"])
     assert vars(before) == vars(after)
