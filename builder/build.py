@@ -72,7 +72,9 @@ class Builder:
         Raises:
             BuildError: The builder failed, or its outputs are not accepted.
         """
-        if await self._shop.lookup.obtain_locked(job.path, job.derivation, job.audience.tell):
+        if await self._shop.lookup.obtain_locked(
+            job.path, job.derivation, job.audience.tell, keep_log=job.options.keep_log
+        ):
             return
         await self.remove_invalid(missing)
         rounds = 1 if job.derivation.is_fixed_output else job.options.rounds
@@ -226,10 +228,7 @@ class Builder:
 
     def open_log(self, job: Job) -> LogFile | None:
         """Create the log file of a build; None if logs are not kept."""
-        wish = job.options.keep_log
-        if not (self._shop.settings.keep_log if wish is None else wish):
-            return None
-        return self._shop.logs.create(job.path)
+        return self._shop.logs.create_wished(job.path, wish=job.options.keep_log)
 
     def limits(self, job: Job) -> Limits:
         """Return what a builder may do."""

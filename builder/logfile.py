@@ -232,11 +232,13 @@ class LogFiles:
     Args:
         logs: The log directory.
         compression: Their form.
+        keep: Whether there are any, unless somebody wishes otherwise.
     """
 
-    def __init__(self, logs: str, compression: LogCompression) -> None:
+    def __init__(self, logs: str, compression: LogCompression, *, keep: bool = True) -> None:
         self._logs = logs
         self._compression = compression
+        self._keep = keep
         self._unsynced: set[LogFile] = set()
         self._open: dict[str, LogFile] = {}
         self._written = trio.Event()
@@ -250,6 +252,15 @@ class LogFiles:
             logs, self._unsynced = self._unsynced, set()
             for log in logs:
                 await log.sync()
+
+    def create_wished(self, drv: StorePath, *, wish: bool | None) -> LogFile | None:
+        """Create a log if it is wished for, or is kept by default where `wish` is None.
+
+        Raises:
+            OSError: The file cannot be created.
+        """
+        keep = self._keep if wish is None else wish
+        return self.create(drv) if keep else None
 
     def create(self, drv: StorePath) -> LogFile:
         """Create the log of a derivation in place of an earlier one.

@@ -162,7 +162,8 @@ def make_building(materials: Materials) -> Building:
     cleaner = Cleaner(delete)
     users = _users(materials)
     builtins = _builtins(materials, has_users=users is not None)
-    logs = LogFiles(materials.layout.logs, materials.settings.log_compression)
+    settings = materials.settings
+    logs = LogFiles(materials.layout.logs, settings.log_compression, keep=settings.keep_log)
     sealer = _sealer(materials)
     lookup = ContentLookup(
         database,
@@ -171,7 +172,7 @@ def make_building(materials: Materials) -> Building:
         cleaner,
         sealer,
         materials.content_index,
-        logs if materials.settings.keep_log else None,
+        logs,
         (
             ItemFinder(materials.layout.store, database, materials.content_index),
             materials.content_sources,

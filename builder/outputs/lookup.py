@@ -143,7 +143,7 @@ class ContentLookup:
         cleaner: Deletes what is left behind.
         sealer: Checks copies, and puts them into the store.
         index: Told of what was copied.
-        logs: Where it is said what happened; None for nowhere.
+        logs: Where it is said what happened.
         finders: Know where content is, asked in this order.
     """
 
@@ -153,11 +153,13 @@ class ContentLookup:
     cleaner: Cleaner
     sealer: Sealer
     index: ContentIndex
-    logs: LogFiles | None
+    logs: LogFiles
     finders: tuple[Finder, ...]
     _limiter: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(_AT_ONCE))
 
-    async def obtain(self, drv: StorePath, derivation: Derivation, tell: Tell) -> bool:
+    async def obtain(
+        self, drv: StorePath, derivation: Derivation, tell: Tell, *, keep_log: bool | None
+    ) -> bool:
         """Make the output of a fixed derivation valid if its content is known; tell whether it is.
 
         Does not wait for whoever holds the output's lock.
@@ -166,6 +168,7 @@ class ContentLookup:
             drv: The derivation.
             derivation: What it says.
             tell: Told what happens.
+            keep_log: Whether there is to be a log; None for the daemon's own choice.
         """
         if not self._is_known(derivation):
             return False
@@ -174,11 +177,13 @@ class ContentLookup:
                 if held is None:
                     return False
                 held.delete_on_release()
-                return await self.obtain_locked(drv, derivation, tell)
+                return await self.obtain_locked(drv, derivation, tell, keep_log=keep_log)
         except LockError:
             return False  # whoever builds meets it as well, and says so
 
-    async def obtain_locked(self, drv: StorePath, derivation: Derivation, tell: Tell) -> bool:
+    async def obtain_locked(
+        self, drv: StorePath, derivation: Derivation, tell: Tell, *, keep_log: bool | None
+    ) -> bool:
         """Do what `obtain` does, for who holds the output's lock."""
         if not self._is_known(derivation):
             return False
@@ -191,7 +196,10 @@ class ContentLookup:
             return False  # it cannot be built either; whoever tries will say why
         async with self._limiter:
             for place in self._places(derivation):
-                if await self._try(drv, derivation, inputs, place, tell):
+                info = await self._try(drv, derivation, inputs, place)
+                if info is not None:
+                    tell(ContentFound(drv, info.path, place.label))
+                    await self._log(drv, info.path, place.label, keep_log=keep_log)
                     return True
         return False
 
@@ -209,19 +217,16 @@ class ContentLookup:
         derivation: Derivation,
         inputs: Iterable[StorePath],
         place: Place,
-        tell: Tell,
-    ) -> bool:
+    ) -> PathInfo | None:
         try:
             info = await self._copy(drv, derivation, {*inputs, *place.references}, place)
         except (StoreError, OSError) as error:
             place.forget()
             log.warning("content_not_usable", drv=drv, source=place.label, reason=str(error))
-            return False
-        tell(ContentFound(drv, info.path, place.label))
-        await self._log(drv, info.path, place.label)
+            return None
         log.info("content_found", drv=drv, output=info.path, source=place.label)
         remember(self.index, derivation, [info])
-        return True
+        return info
 
     async def _copy(
         self, drv: StorePath, derivation: Derivation, possible: Iterable[StorePath], place: Place
@@ -252,13 +257,15 @@ class ContentLookup:
         finally:
             self.cleaner.discard((directory,))
 
-    async def _log(self, drv: StorePath, output: StorePath, source: str) -> None:
+    async def _log(
+        self, drv: StorePath, output: StorePath, source: str, *, keep_log: bool | None
+    ) -> None:
         """Say in the log what happened; a log that cannot be written spoils nothing."""
-        if self.logs is None:
-            return
         text = f"copied `{output}' from `{source}', which has the same content; nothing was built\n"
         try:
-            file = self.logs.create(drv)
+            file = self.logs.create_wished(drv, wish=keep_log)
+            if file is None:
+                return
             await file.write(text.encode("utf-8", "surrogateescape"))
             await file.close()
         except OSError as error:

@@ -69,7 +69,12 @@ class Lookup(Protocol):
     """What knows where the contents of fixed outputs are."""
 
     async def obtain(
-        self, drv: StorePath, derivation: Derivation, tell: Callable[[BuildEvent], object]
+        self,
+        drv: StorePath,
+        derivation: Derivation,
+        tell: Callable[[BuildEvent], object],
+        *,
+        keep_log: bool | None,
     ) -> bool:
         """Make a derivation's output valid if its content is known; tell whether it is."""
 
@@ -275,7 +280,8 @@ class Scheduler:
             return None
 
         async def obtain(drv: StorePath, derivation: Derivation) -> bool:
-            return await lookup.obtain(drv, derivation, request.queue.put)
+            tell, keep_log = request.queue.put, request.options.keep_log
+            return await lookup.obtain(drv, derivation, tell, keep_log=keep_log)
 
         return obtain
 

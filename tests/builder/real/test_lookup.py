@@ -20,7 +20,7 @@ from store.nar.hash import nar_hash_of
 from store.paths import StorePath
 
 if TYPE_CHECKING:
-    from tests.builder.real.conftest import Yard
+    from tests.builder.real.conftest import OpenYard, Yard
 
 FAIL = "echo the builder ran; exit 1"
 LARGE = b"content" * 10_000
@@ -68,6 +68,18 @@ async def test_content_known_under_another_name_is_copied(yard: "Yard"):
     log = find_log(yard.layout.logs, drv)
     assert log is not None
     assert first in gzip.decompress(Path(log).read_bytes()).decode()
+
+
+async def test_whoever_wants_no_log_gets_none_of_a_copy(open_yard: "OpenYard"):
+    """And whoever wants one gets it, whatever the daemon would do by itself."""
+    for keeps, wish in ((True, False), (False, True)):
+        async with open_yard(keep_log=keeps) as yard:
+            content = f"{keeps}".encode() * 1000
+            await make_file(yard, content, f"first-{keeps}")
+            drv = await yard.add_derivation(FAIL, name=f"again-{keeps}", fixed=fixed(content))
+            await yard.build(drv, keep_log=wish)
+            assert found(yard)
+            assert (find_log(yard.layout.logs, drv) is not None) is wish
 
 
 async def test_a_copy_costs_no_space_and_has_canonical_metadata(yard: "Yard"):
