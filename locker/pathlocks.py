@@ -109,7 +109,7 @@ class PathLease:
         A file that a task of ours waits for stays, and the task deletes it in its turn. Else
         all who wait would start again at each release.
         """
-        if any(path in self._awaited for path in paths):
+        if not self._awaited.keys().isdisjoint(paths):
             return False
         for path in paths:
             # Removing the file is a courtesy; that it is gone already must not fail a build.

@@ -220,15 +220,21 @@ class SessionRoots:
         They need not be valid. Waits while a collection is going on, which may
         be about to delete them.
         """
+        if len(paths) <= turns.PORTION:
+            await self._add(paths)
+            return
         for portion in turns.portions(paths):
-            new = {path for path in portion if path not in self._paths}
-            if new:
-                await self._roots.hold(new)
-                # Another task of this session may have added some of them meanwhile.
-                self._roots.release(new & self._paths)
-                self._paths |= new
-            if len(portion) < len(paths):
-                await trio.lowlevel.checkpoint()
+            await self._add(portion)
+            await trio.lowlevel.checkpoint()
+
+    async def _add(self, paths: Iterable[StorePath]) -> None:
+        new = {path for path in paths if path not in self._paths}
+        if new:
+            await self._roots.hold(new)
+            # Another task of this session may have added some of them meanwhile.
+            if again := new & self._paths:
+                self._roots.release(again)
+            self._paths |= new
 
     def __contains__(self, path: object) -> bool:
         return path in self._paths

@@ -2,12 +2,14 @@
 """`StoreWriter`: items that clients add, from the first byte to the registration.
 
 An item is made in a private directory, hashed while it comes, then put into
-place under its lock, and registered. Whatever goes wrong on the way, nothing
-is left but perhaps a file in the private directory, which goes with it.
+place under its lock, and registered. A text, whose name is known beforehand, is
+written in its place at once. Whatever goes wrong on the way, nothing is left but
+perhaps a file in the private directory, which goes with it; a crash may leave an
+item that is not registered, which is garbage, and in nobody's way.
 """
 
 import os
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import sha256
@@ -151,16 +153,13 @@ class StoreWriter:
     async def _add_new_text(
         self, path: StorePath, text: bytes, references: frozenset[StorePath]
     ) -> None:
-        name = self._incoming.new_name()
-        make = partial(write_text, self._incoming.fd, name, text)
-        try:
+        async def write() -> Received:
+            make = partial(write_text, self.store_fd, path[self._prefix :], text)
             received = make() if len(text) <= _SMALL else await trio.to_thread.run_sync(make)
-            placed = await self._place(path, name, received, references, text)
-        except BaseException:
-            await self._incoming.discard(name)
-            raise
-        if not placed:
-            await self._incoming.discard(name)
+            await self._share_files(self.store_fd, path[self._prefix :], received)
+            return received
+
+        await self._place(path, write, lambda: text, references)
 
     def begin_addition(
         self,
@@ -202,7 +201,7 @@ class StoreWriter:
             path = self._directory.fixed_output_path(name, recursive, received.digest)
             await roots.add(path)
             if not self._database.is_valid(path):
-                await self._place(path, addition.name, received)
+                await self._place_addition(path, addition, received)
             self._index.record(
                 received.digest, path, recursive=recursive, nar_hash=received.nar_hash
             )
@@ -234,8 +233,8 @@ class StoreWriter:
             received = await _end(addition)
             await roots.add(item.path)
             if not self._database.is_valid(item.path):
-                await self._place(
-                    item.path, addition.name, received, item.references, deriver=item.deriver
+                await self._place_addition(
+                    item.path, addition, received, item.references, item.deriver
                 )
         finally:
             await self.abandon(addition)
@@ -245,16 +244,42 @@ class StoreWriter:
         addition.close()
         await self._incoming.discard(addition.name)
 
+    async def _place_addition(
+        self,
+        path: StorePath,
+        addition: Addition,
+        received: Received,
+        references: frozenset[StorePath] = frozenset(),
+        deriver: StorePath | None = None,
+    ) -> None:
+        private_fd, name = self._incoming.fd, addition.name
+
+        async def move() -> Received:
+            await self._share_files(private_fd, name, received)
+            place(private_fd, name, self.store_fd, path[self._prefix :])
+            return received
+
+        read = partial(_read_derivation, private_fd, name)
+        if await self._place(path, move, read, references, deriver) and not is_derivation(path):
+            self._index.record(received.nar_hash, path, recursive=True)
+
     async def _place(
         self,
         path: StorePath,
-        name: str,
-        received: Received,
-        references: frozenset[StorePath] = frozenset(),
-        text: bytes | None = None,
+        put: Callable[[], Awaitable[Received]],
+        read: Callable[[], bytes],
+        references: frozenset[StorePath],
         deriver: StorePath | None = None,
     ) -> bool:
-        """Put an item into place and register it, under its lock; not if it is valid by then."""
+        """Put an item into place and register it, under its lock; not if it is valid by then.
+
+        Args:
+            path: The item.
+            put: Puts it there, in place of what a crash may have left.
+            read: Gives the text of a derivation before it is there.
+            references: What it refers to.
+            deriver: What made it; left out where that is not valid.
+        """
         lease = await self._locks.acquire((path,))
         try:
             lease.delete_on_release()
@@ -262,43 +287,37 @@ class StoreWriter:
                 return False
             outputs: Mapping[str, StorePath] = {}
             if is_derivation(path):
-                outputs = await self._check_derivation(path, name, references, text)
-            if self._links is not None and received.links:
-                await self._share_files(self._links, name, received)
-            place(self._incoming.fd, name, self.store_fd, path[self._prefix :])
-            known = deriver if deriver and self._database.is_valid(deriver) else None
-            info = PathInfo(path, received.nar_hash, received.nar_size, references, known)
-            await self._register(NewItem(info, outputs))
-            if not is_derivation(path):
-                self._index.record(received.nar_hash, path, recursive=True)
+                outputs = await self._check_derivation(path, read(), references)
+            try:
+                received = await put()
+                known = deriver if deriver and self._database.is_valid(deriver) else None
+                info = PathInfo(path, received.nar_hash, received.nar_size, references, known)
+                await self._database.register([NewItem(info, outputs)])
+            except BaseException:
+                await self._take_away(path)
+                raise
         finally:
             await lease.release()
         return True
 
-    async def _register(self, item: NewItem) -> None:
-        try:
-            await self._database.register([item])
-        except BaseException:
-            if not self._database.is_valid(item.info.path):
-                with trio.CancelScope(shield=True):
-                    name = item.info.path[self._prefix :]
-                    await trio.to_thread.run_sync(delete_tree, self.store_fd, name)
-            raise
+    async def _take_away(self, path: StorePath) -> None:
+        """Delete what stands where an item was to be, unless it is one after all."""
+        if not self._database.is_valid(path):
+            with trio.CancelScope(shield=True):
+                name = path[self._prefix :]
+                await trio.to_thread.run_sync(delete_tree, self.store_fd, name)
 
     async def _check_derivation(
-        self, path: StorePath, name: str, references: frozenset[StorePath], text: bytes | None
+        self, path: StorePath, text: bytes, references: frozenset[StorePath]
     ) -> Mapping[str, StorePath]:
-        if text is None:
-            try:
-                text = read_text(self._incoming.fd, name)
-            except OSError as error:
-                raise DerivationError(f"a derivation must be a file: {error.strerror}") from error
         if self._checker.is_quick(references, len(text)):
             return self._checker.check(path, text)
         return await trio.to_thread.run_sync(self._checker.check, path, text)
 
-    async def _share_files(self, links: Links, name: str, received: Received) -> None:
-        share = partial(links.deduplicate_tree, self._incoming.fd, name, received.links)
+    async def _share_files(self, dirfd: int, name: str, received: Received) -> None:
+        if self._links is None or not received.links:
+            return
+        share = partial(self._links.deduplicate_tree, dirfd, name, received.links)
         if len(received.links) == 1:
             share()
         else:
@@ -310,6 +329,13 @@ def _name_text(
 ) -> tuple[bytes, StorePath]:
     digest = sha256(text).digest()
     return digest, directory.text_path(name, digest, references)
+
+
+def _read_derivation(dirfd: int, name: str) -> bytes:
+    try:
+        return read_text(dirfd, name)
+    except OSError as error:
+        raise DerivationError(f"a derivation must be a file: {error.strerror}") from error
 
 
 async def _end(addition: Addition) -> Received:

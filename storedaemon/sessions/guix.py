@@ -11,6 +11,7 @@ needs all services, and waits for them. Entry point: `serve_guix`.
 import contextlib
 import socket
 import time
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,7 +21,7 @@ from store.errors import StoreError
 from store.helper_errors import as_store_error
 from storedaemon.basics import Basics, Later
 from storedaemon.session import Session
-from storedaemon.sessions.guix_queries import QUERIES
+from storedaemon.sessions.guix_queries import QUERIES, set_options
 from storedaemon.sessions.receiver import Receiver
 from storedaemon.sessions.sockets import (
     ClientGoneError,
@@ -195,16 +196,21 @@ class _Connection:
         session.operation = ""
         return answer
 
-    async def _perform(self, request: m.Request) -> m.Reply:
+    def _perform(self, request: m.Request) -> Awaitable[m.Reply]:
+        # What there is most of goes the shortest way.
         query = QUERIES.get(type(request))
-        if query is None:
-            return await (self._work or await self._begin_work()).perform(request)
-        reply = await query(self._basics, self._session, request)
+        if query is not None:
+            return query(self._basics, self._session, request)
+        return self._perform_other(request)
+
+    async def _perform_other(self, request: m.Request) -> m.Reply:
         if isinstance(request, m.SetOptions):
+            reply = await set_options(self._basics, self._session, request)
             self._options = request
             if self._work is not None:
                 self._work.tell_as(request)
-        return reply
+            return reply
+        return await (self._work or await self._begin_work()).perform(request)
 
     async def _begin_work(self) -> "Work":
         services = await self._services.get()

@@ -2,7 +2,7 @@
 """What Guix clients ask that the database answers, and what they set: requests in, replies out.
 
 These are served before the daemon has all its parts. Each handler only reads the fields of a
-request and writes those of its reply. Entry point: `QUERIES`.
+request and writes those of its reply. Entry points: `QUERIES`, `set_options`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -117,7 +117,6 @@ QUERIES: Mapping[type[Any], Query] = MappingProxyType(
         m.QueryPathInfo: query_path_info,
         m.QueryPathFromHashPart: query_path_from_hash_part,
         m.QueryValidPaths: query_valid_paths,
-        m.SetOptions: set_options,
     }
 )
 """What answers each of these requests."""
