@@ -56,6 +56,7 @@ __all__ = [
     "SharedMemory",
     "StoreView",
     "Symlink",
+    "Terminal",
     "Tmpfs",
     "UplinkIdentity",
     "arrange",
@@ -228,6 +229,14 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Terminal:
+    """The terminal of a container, by the size it has at first; 0 where that is not known."""
+
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """A process to start, and all that surrounds it.
 
@@ -251,6 +260,8 @@ class Container:
             brought an interface into its network; see `Spawner.spawn`.
         loopback: Whether what it then sends to 127.0.0.1 stays in its network, rather than
             leave by that interface.
+        terminal: The terminal that is its standard input, output and error, if it has one;
+            needs a devpts.
     """
 
     command: Command
@@ -266,6 +277,7 @@ class Container:
     filter_system_calls: bool = True
     awaits_network: bool = False
     loopback: bool = True
+    terminal: Terminal | None = None
 
     def __post_init__(self) -> None:
         isolated = set(self.namespaces) - {Namespace.NETWORK}
@@ -277,6 +289,8 @@ class Container:
             raise ValueError("a user namespace needs the other namespaces too")
         if self.awaits_network and Namespace.NETWORK not in self.namespaces:
             raise ValueError("a network can be brought only into a namespace of its own")
+        if self.terminal is not None and not isolated:
+            raise ValueError("a terminal needs a container of its own")
         if isinstance(self.identity, UplinkIdentity) and Namespace.NETWORK in self.namespaces:
             raise ValueError("what brings a network must be in the one that it brings")
         self._check_operations()

@@ -143,6 +143,25 @@ def make_open(
     )
 
 
+def make_entered(parent: str, derivation_name: str, user: BuildUser | None) -> BuildDirectories:
+    """Make the directories of a shell in the place of a builder: all of them in one.
+
+    Nothing lies in the store, where a build of the same derivation may be going on.
+    """
+    top = make_top(parent, derivation_name)
+    with opened(top) as fd:
+        _make(fd, "top", 0o700, None if user is None else (user.uid, user.gid))
+        _make(fd, "tmp", 0o1777, None)
+        _make(fd, "store", 0o1775, None if user is None else (0, user.gid))
+    workplace = Workplace(
+        build=f"{top}/top",
+        seen_as=f"{PRIVATE_TMP}/{build_directory_name(derivation_name)}",
+        temporary=f"{top}/tmp",  # noqa: S108 - below a directory that is ours alone
+        store=f"{top}/store",
+    )
+    return BuildDirectories(top, top, workplace, None if user is None else user.uid)
+
+
 def write_files(directory: str, files: Mapping[str, str]) -> None:
     """Write new files, readable by all, into a build directory that no builder has used yet."""
     with opened(directory) as fd:
@@ -176,6 +195,7 @@ def release_kept(directories: BuildDirectories) -> str:
     os.rename(directories.top, pivot)
     os.rename(f"{pivot}/top", directories.top)
     with opened(pivot) as fd:
-        delete_tree(fd, "tmp")
+        for name in os.listdir(fd):
+            delete_tree(fd, name)
     os.rmdir(pivot)
     return directories.top

@@ -103,6 +103,9 @@ class BuildSettings:
         admission: What the machine must be like for one more build to start.
         job_tokens: Jobs that all builds together may run; 0 for no jobserver.
         jobserver_for_all: Whether builds take part in it that do not ask to.
+        max_shells: Shells that may run in the places of builders; 0 for none.
+        shell_idle: Seconds after which one is ended in which nothing was typed or printed;
+            0 for never.
     """
 
     system: str
@@ -127,3 +130,5 @@ class BuildSettings:
     admission: AdmissionSettings = ANY_MACHINE
     job_tokens: int = 0
     jobserver_for_all: bool = True
+    max_shells: int = 4
+    shell_idle: int = 0

@@ -10,6 +10,7 @@ several components, `open_beneath` lets the kernel see that it stays inside.
 import errno
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -222,20 +223,31 @@ def _grant_rights(dirfd: int, name: str) -> None:
 
 
 def chown_tree(dirfd: int, name: str, uid: int, gid: int) -> None:
-    """Give an entry of a directory and all below it to a user.
+    """Give an entry of a directory and all below it to a user; nobody else may be changing it.
 
     Raises:
-        FileError: A file has several links, so it may be somebody else's
-            (reason ``hard-link``); what was visited before has changed hands.
+        FileError: A file has links elsewhere, or several and another owner than the entry,
+            so it may be somebody else's (reason ``hard-link``); what was visited before has
+            changed hands.
         OSError: Anything else.
     """
     require_component(name)
+    owner = os.lstat(name, dir_fd=dirfd).st_uid
+    names: Counter[tuple[int, int]] = Counter()
+
+    def has_links(status: os.stat_result) -> bool:
+        return not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1
+
+    def count(_fd: int, status: os.stat_result, _path: str) -> None:
+        if has_links(status) and status.st_uid == owner:
+            names[status.st_dev, status.st_ino] += 1
 
     def give(fd: int, status: os.stat_result, path: str) -> None:
-        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+        if has_links(status) and names[status.st_dev, status.st_ino] != status.st_nlink:
             raise FileError(f"file `{path}' has several hard links", reason="hard-link")
         chown_opened(fd, uid, gid)
 
+    walk_opened(dirfd, name, count)
     walk_opened(dirfd, name, give)
 
 

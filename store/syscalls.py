@@ -10,7 +10,7 @@ import os
 _OPENAT2 = 437  # the same on every architecture
 _AT_EMPTY_PATH = 0x1000
 _AT_SYMLINK_NOFOLLOW = 0x100
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -66,8 +66,16 @@ def link_opened(fd: int, dirfd: int, name: str | bytes) -> None:
 
 def rename_to_free_name(from_fd: int, old: str | bytes, to_fd: int, new: str | bytes) -> None:
     """Rename, but fail with EEXIST where the new name is taken."""
-    result = _libc.renameat2(from_fd, os.fsencode(old), to_fd, os.fsencode(new), _RENAME_NOREPLACE)
-    if result < 0:
+    _rename(from_fd, old, to_fd, new, _RENAME_NOREPLACE)
+
+
+def exchange_names(from_fd: int, one: str | bytes, to_fd: int, other: str | bytes) -> None:
+    """Let each of two names mean what the other meant; both must exist."""
+    _rename(from_fd, one, to_fd, other, _RENAME_EXCHANGE)
+
+
+def _rename(from_fd: int, old: str | bytes, to_fd: int, new: str | bytes, flag: int) -> None:
+    if _libc.renameat2(from_fd, os.fsencode(old), to_fd, os.fsencode(new), flag) < 0:
         raise _error(new)
 
 

@@ -18,6 +18,7 @@ from builder.build import Builder
 from builder.builtins import Builtins
 from builder.container import DEVICES
 from builder.derivation_cache import DerivationCache
+from builder.entering.visits import Visits
 from builder.eviction import end_processes
 from builder.input_locks import InputLocks
 from builder.jobserver.pool import Jobserver
@@ -30,6 +31,7 @@ from builder.offload.hooks import Hooks
 from builder.options import BuildSettings
 from builder.outputs.cleaning import Cleaner, tree_deleter
 from builder.outputs.keeping import Keeper
+from builder.outputs.kept import record_kept
 from builder.outputs.lookup import ContentLookup, ItemFinder
 from builder.outputs.sealing import Sealer
 from builder.plan import Host
@@ -108,6 +110,7 @@ class Building:
         input_locks: Keep what builders see.
         jobserver: Lends them job tokens; None where there are none.
         inspections: Look for damage on behalf of repairs.
+        visits: Shells in the places of builders.
     """
 
     scheduler: Scheduler
@@ -123,6 +126,7 @@ class Building:
     input_locks: InputLocks
     jobserver: Jobserver | None
     inspections: Inspections
+    visits: Visits
 
     @property
     def substituter(self) -> Substituter:
@@ -194,7 +198,7 @@ def make_building(materials: Materials) -> Building:
         content_index=materials.content_index,
         lookup=lookup,
         cleaner=cleaner,
-        keeper=Keeper(delete),
+        keeper=Keeper(delete, partial(record_kept, materials.layout.index_file)),
         users=users,
         builtins=builtins,
         logs=logs,
@@ -248,6 +252,7 @@ def make_building(materials: Materials) -> Building:
         input_locks,
         jobserver,
         inspections,
+        Visits(workshop, builder.preparer),
     )
 
 

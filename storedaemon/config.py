@@ -79,6 +79,8 @@ class Config:
     gc_keep_outputs: bool
     gc_keep_derivations: bool
     keep_detached: int
+    max_shells: int
+    shell_idle: int
     attempts: int
     retry_delay: int
     retry_cores: int

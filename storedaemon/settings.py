@@ -41,6 +41,8 @@ def build_settings(config: Config, system: str) -> BuildSettings:
         max_download_size=config.max_download_size,
         job_tokens=job_tokens(config),
         jobserver_for_all=config.jobserver_for == "all",
+        max_shells=config.max_shells,
+        shell_idle=config.shell_idle,
     )
 
 

@@ -45,6 +45,7 @@ class JobState(StrEnum):
     OFFLOADED = "offloaded"
     DOWNLOADING = "downloading"
     REGISTERING = "registering"
+    ENTERED = "entered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +264,11 @@ class JobView:
     priority: int = 0
     last_line: str = ""
     holders: tuple[Holder, ...] = ()
+
+    @property
+    def builds_here(self) -> bool:
+        """Whether its builder runs on this machine."""
+        return self.pid is not None and self.state not in (JobState.OFFLOADED, JobState.ENTERED)
 
     @property
     def offloaded(self) -> bool:

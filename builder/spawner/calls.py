@@ -33,6 +33,7 @@ _UMASK = 0o022
 _ALL_DESCRIPTORS = 0xFFFFFFFF
 _AT_ONCE = bytes(16)  # struct timespec
 KEPT_DESCRIPTOR = 3
+_AT_FDCWD = -100
 _RESULT = ...  # of the call before
 
 Argument = int | bytes | bytearray | tuple[bytes, ...] | EllipsisType | None
@@ -43,13 +44,15 @@ class Channels(NamedTuple):
     """Descriptors for a builder: standard input, output and error, the status pipe, and more.
 
     That is the gate for what awaits its network, and the network for what brings it. It and
-    standard input are -1 where there are none.
+    standard input are -1 where there are none. A container with a terminal has its name
+    instead of the first two.
     """
 
     stdin: int
     stdout: int
     status: int
     more: int = -1
+    terminal: bytes = b""
 
 
 class Call(NamedTuple):
@@ -157,13 +160,19 @@ def _protect_machine(kit: Kit, proc: bytes, at: int) -> Iterator[Call]:
 def _session(kit: Kit, channels: Channels) -> Iterator[Call]:
     yield Call("session", "setsid")
     stdin: Argument = channels.stdin
-    if channels.stdin < 0:
+    stdout: Argument = channels.stdout
+    if channels.terminal:
+        # For the leader of a session without one, it becomes the controlling terminal.
+        flags = os.O_RDWR | os.O_CLOEXEC
+        yield Call("session", "openat", (_AT_FDCWD, channels.terminal, flags, 0))
+        stdin, stdout = _RESULT, 0
+    elif channels.stdin < 0:
         # Opened anew, for what a builder changes by fcntl belongs to an open file.
         yield Call("session", "openat", (kit.dev, b"null", os.O_RDWR | os.O_CLOEXEC, 0))
         stdin = _RESULT
     yield Call("session", "dup3", (stdin, 0, 0))
-    yield Call("session", "dup3", (channels.stdout, 1, 0))
-    yield Call("session", "dup3", (channels.stdout, 2, 0))
+    yield Call("session", "dup3", (stdout, 1, 0))
+    yield Call("session", "dup3", (stdout, 2, 0))
 
 
 def _keep(script: Script, channels: Channels) -> Iterator[Call]:

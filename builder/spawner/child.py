@@ -21,6 +21,7 @@ from builder.spawner.kit import Kit
 from builder.spawner.messages import STATUS_CODEC, SetupFailure
 from builder.spawner.script import Script, Step
 from builder.spawner.syscalls import setdomainname, sethostname
+from builder.spawner.terminal import open_terminal
 
 
 class Setup:
@@ -131,6 +132,10 @@ class Setup:
 
     def plan(self, channels: Channels) -> list[Call]:
         """List the calls up to the execution of the program, from within the new root."""
+        if self._script.terminal is not None:
+            self.step = "terminal"
+            terminal = open_terminal(self._script, channels.stdin)
+            channels = channels._replace(terminal=terminal)
         self.step = "program"
         script = self._script
         path = program.resolve(script.program, script.beneath, self._kit.proc)

@@ -259,7 +259,9 @@ class Spawner:
         Args:
             container: What to start.
             stdout_fd: What becomes its standard output and error; remains the caller's.
-            stdin_fd: What becomes its standard input, ``/dev/null`` if None.
+            stdin_fd: What becomes its standard input, ``/dev/null`` if None. For a container
+                with a terminal, a socket through which the terminal's master comes with one
+                octet, before `setup` ends; nothing becomes of `stdout_fd` then.
             more_fd: Where the container awaits its network, one end of a pair of sockets, the
                 gate: an octet comes once its namespaces exist, and one is to be sent when the
                 network is there. With an `UplinkIdentity`, what the program gets as

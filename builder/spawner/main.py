@@ -230,4 +230,4 @@ def _disregard(_number: int, _frame: object) -> None:
 def _channels(request: SpawnRequest, fds: tuple[int, ...]) -> Channels:
     stdout, status, *rest = fds
     stdin = rest.pop(0) if request.has_stdin else -1
-    return Channels(stdin, stdout, status, *rest)
+    return Channels(stdin, stdout, status, rest[0] if rest else -1)

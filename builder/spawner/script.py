@@ -118,11 +118,12 @@ class Script(NamedTuple):
     beneath: bytes | None
     arguments: tuple[bytes, ...]
     environment: tuple[tuple[bytes, bytes], ...]
+    terminal: tuple[int, int] | None
 
 
 def translate(container: Container) -> Script:
     """Give the script for a container."""
-    command, identity = container.command, container.identity
+    command, identity, terminal = container.command, container.identity, container.terminal
     operations = container.operations if container.isolated else ()
     procs = tuple((at, *_split(i.target)) for at, i in enumerate(operations) if isinstance(i, Proc))
     furniture = [_step(i, at) for at, i in enumerate(operations) if not isinstance(i, Proc)]
@@ -148,6 +149,7 @@ def translate(container: Container) -> Script:
         beneath=None if command.beneath is None else os.fsencode(command.beneath),
         arguments=command.arguments,
         environment=command.environment,
+        terminal=None if terminal is None else (terminal.columns, terminal.rows),
     )
 
 

@@ -23,6 +23,7 @@ _CONTROL = "storedaemon.cli.control"
 _DETACHING = "storedaemon.cli.detaching"
 _MODULES = {
     "ps": "storedaemon.cli.watch",
+    "enter": "storedaemon.cli.enter",
     "log": _CONTROL,
     "cancel": _CONTROL,
     "priority": _CONTROL,

@@ -263,6 +263,21 @@ def _cancel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("drv", metavar="DERIVATION", help="a derivation that is being built")
 
 
+def _enter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("drv", metavar="DERIVATION", help="a derivation whose build failed")
+    parser.add_argument(
+        "--fresh", action="store_true", help="begin with a new build directory, not a kept one"
+    )
+    parser.add_argument(
+        "--command",
+        nargs=argparse.REMAINDER,
+        default=[],
+        dest="words",
+        metavar="WORD",
+        help="run this instead of a shell; all that follows belongs to it",
+    )
+
+
 def _gc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--delete",
@@ -380,6 +395,7 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "attach": ("follow a build to its end, and take its result", _attach),
     "detached": ("list the builds that go on by themselves, and their results", _detached),
     "priority": ("let a build start before others of its user, or after them", _priority),
+    "enter": ("run a shell in the place of a builder", _enter),
     "gc": ("delete items that nothing keeps", _gc),
     "roots": ("list what keeps items, or tell why some are kept", _roots),
     "verify": ("compare the store with its database", _verify),

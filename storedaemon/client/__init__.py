@@ -3,6 +3,8 @@
 
     connection   `connect`, and what several requests on one socket share
     client       `Client`: one method a method of the protocol
+    steering     the part of `Client` that follows builds, steers and enters them
+    entering     `Shell`: what runs in the place of a builder
     builds       `Build`: the events of a build, then its result
     describe     derivations as Python data
     uploads      bodies: files and directories as the protocol takes them

@@ -13,12 +13,11 @@ Every method raises `DaemonError` where the daemon answers with an error, and
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
 
-from builder.events import BuildEvent
 from builder.retries.records import Attempt, Flaky
 from builder.substitution.offers import Offer
 from store.content_sources.scanner import SourceStatus
@@ -31,16 +30,13 @@ from storedaemon.client.connection import Link, open_link
 from storedaemon.client.exports import Export, listed_paths
 from storedaemon.client.garbage import Collection, GarbageWishes, Reason, parse_reason
 from storedaemon.client.maintenance import Optimisation, Verification
-from storedaemon.client.watching import Log, Sightings
+from storedaemon.client.steering import Steering
 from storedaemon.descriptions import DerivationDescription
 from storedaemon.wire.native.attempts import parse_attempt, parse_flaky
 from storedaemon.wire.native.content_sources import parse_source
-from storedaemon.wire.native.events import UnknownEvent
 from storedaemon.wire.native.messages import Event, ServerHello
 from storedaemon.wire.native.records import (
-    Goal,
     description_map,
-    parse_goal,
     parse_offer,
     parse_path_info,
 )
@@ -65,7 +61,7 @@ async def connect(path: str, name: str = "storedaemon-client") -> "AsyncIterator
         yield Client(link)
 
 
-class Client:
+class Client(Steering):
     """A connection to a daemon. Its methods may run side by side in several tasks.
 
     Args:
@@ -77,7 +73,7 @@ class Client:
     """
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        super().__init__(link)
         self.daemon: ServerHello = link.hello
         self.store = StoreDirectory(self.daemon.store)
 
@@ -269,79 +265,6 @@ class Client:
         offers = tuple(parse_offer(offer) for offer in lists["offers"])
         return Outlook(tuple(lists["builds"]), offers, tuple(lists["impossible"]))
 
-    @contextlib.asynccontextmanager
-    async def log(
-        self,
-        path: str,
-        *,
-        follow: bool = False,
-        attempt: int | None = None,
-        listen: Callable[[BuildEvent | UnknownEvent], None] | None = None,
-    ) -> AsyncIterator[Log]:
-        """Read the log of a derivation's last build, in pieces.
-
-        Args:
-            path: The derivation, or what it made.
-            follow: Whether to go on until the build ends, if one is going on.
-            attempt: Which attempt's log; None for the last one's.
-            listen: Called when the build that is followed has to wait.
-        """
-        params = {"path": path, "follow": follow, "attempt": attempt}
-        async with self._link.exchange("log", params) as exchange:
-            yield Log(exchange, listen)
-
-    async def goals(self) -> list[Goal]:
-        """Ask what the daemon builds, and what waits."""
-        lists, _ = await self._lists("ps", {}, ["goals"])
-        return [parse_goal(goal) for goal in lists["goals"]]
-
-    @contextlib.asynccontextmanager
-    async def subscribe(self) -> AsyncIterator[Sightings]:
-        """Watch all that happens: everybody's builds for those trusted, one's own for others."""
-        async with self._link.exchange("subscribe", {}) as exchange:
-            yield Sightings(exchange)
-
-    async def build_detached(
-        self, targets: Sequence[str], wishes: BuildWishes = _DEFAULT_WISHES
-    ) -> int:
-        """Have derivations built without waiting; gives the number to attach to."""
-        params = {"targets": list(targets), "detach": True, **wishes.as_map()}
-        number: int = (await self._call("build", **params))["detached"]
-        return number
-
-    async def detach(self, drv: str) -> int:
-        """Let a build that is going on survive its clients; gives the number to attach to."""
-        number: int = (await self._call("detach", path=drv))["detached"]
-        return number
-
-    @contextlib.asynccontextmanager
-    async def attach(self, which: str) -> AsyncIterator[Build]:
-        """Follow a build to its end; leaving the context before does not end a detached one.
-
-        Args:
-            which: The number of a detached build, or a derivation that is being built.
-        """
-        async with self._link.exchange("attach", {"build": which}) as exchange:
-            yield Build(exchange)
-
-    async def detached(self) -> list[Mapping[str, Any]]:
-        """Ask for one's detached builds; the keys are in `docs/protocol.md`."""
-        lists, _ = await self._lists("detached", {}, ["builds"])
-        return lists["builds"]
-
-    async def end_detached(self, number: int) -> bool:
-        """End a detached build, or forget its result; says whether there was one."""
-        return (await self._call("end-detached", detached=number))["ended"] is True
-
-    async def set_priority(self, drv: str, priority: int) -> bool:
-        """Say how soon a build gets a slot among its user's; says whether there is one."""
-        result = await self._call("set-priority", path=drv, priority=priority)
-        return result["changed"] is True
-
-    async def cancel_build(self, drv: str) -> bool:
-        """End the build of a derivation for all who want it; says whether there was one."""
-        return (await self._call("cancel-build", path=drv))["cancelled"] is True
-
     async def add_root(self, link: str) -> None:
         """Let a symbolic link to an item keep that item, while the link exists."""
         await self._call("add-root", link=link)
@@ -420,33 +343,6 @@ class Client:
         """Forget that builds of outputs, or of derivations' outputs, failed; of all by default."""
         params = {} if paths is None else {"paths": list(paths)}
         await self._call("clear-failed-paths", **params)
-
-    async def _call(self, method: str, **params: Any) -> Mapping[str, Any]:
-        async with self._link.exchange(method, params) as exchange:
-            return await exchange.result()
-
-    async def _lists(
-        self, method: str, params: Mapping[str, Any], names: Iterable[str]
-    ) -> tuple[dict[str, list[Any]], Mapping[str, Any]]:
-        """Call a method whose result has lists that may begin in events."""
-        lists: dict[str, list[Any]] = {name: [] for name in names}
-        async with self._link.exchange(method, params) as exchange:
-            while (message := await exchange.next()) is not None:
-                if isinstance(message, Event) and message.event in lists:
-                    lists[message.event] += message.fields[message.event]
-            result = await exchange.result()
-        for name in lists:
-            lists[name] += result[name]
-        return lists, result
-
-    async def _paths(self, method: str, **params: Any) -> list[StorePath]:
-        paths: list[StorePath] = []
-        async with self._link.exchange(method, params) as exchange:
-            while (message := await exchange.next()) is not None:
-                if isinstance(message, Event) and message.event == "paths":
-                    paths += message.fields["paths"]
-            paths += (await exchange.result())["paths"]
-        return paths
 
     async def _add(
         self, method: str, params: Mapping[str, Any], pieces: Iterable[uploads.Piece]

@@ -201,6 +201,11 @@ class Exchange:
         self._taken = 0
 
     @property
+    def id(self) -> int:
+        """The request's number."""
+        return self._id
+
+    @property
     def answered(self) -> bool:
         """Whether the daemon is done with the request."""
         return self.answer is not None

@@ -52,5 +52,5 @@ async def list_sessions(services: Services, _session: Session) -> list[SessionVi
 
 
 async def list_jobs(services: Services, _session: Session) -> list[JobView]:
-    """Return a look at each build that runs or waits, the oldest first."""
-    return services.scheduler.snapshot()
+    """Return a look at each build that runs or waits, the oldest first, and at each shell."""
+    return [*services.scheduler.snapshot(), *services.building.visits.snapshot()]

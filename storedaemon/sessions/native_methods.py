@@ -22,6 +22,7 @@ from storedaemon.operations import (
 from storedaemon.operations.paths import entry
 from storedaemon.sessions import native_control as control
 from storedaemon.sessions import native_detaching as detaching
+from storedaemon.sessions import native_entering as entering
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
 from storedaemon.sessions.native_call import Call, Handler, Result
 from storedaemon.sessions.native_exports import export_items, import_items
@@ -57,7 +58,7 @@ async def _status(call: Call) -> Result:
     return {
         "sessions": len(sessions),
         "goals": len(goals),
-        "building": sum(goal.pid is not None and not goal.offloaded for goal in goals),
+        "building": sum(goal.builds_here for goal in goals),
         "offloaded": sum(goal.offloaded for goal in goals),
         "max-jobs": call.services.settings.max_jobs,
         "watchers": call.services.scheduler.watchers.count,
@@ -230,6 +231,8 @@ METHODS: Mapping[str, Method] = {
     "attach": Method(detaching.attach),
     "detached": Method(detaching.detached),
     "end-detached": Method(detaching.end_detached),
+    "enter": Method(entering.enter),
+    "resize": Method(entering.resize, at_once=True),
     "stats": Method(_stats),
 }
 """Every method, by its name in requests."""

@@ -195,6 +195,21 @@ def test_a_file_with_several_links_does_not_change_hands(dirfd: int, tmp_path: P
     assert os.lstat(tmp_path / "precious").st_uid == 0
 
 
+@pytest.mark.root
+def test_links_within_a_tree_change_hands_with_it(dirfd: int, tmp_path: Path):
+    """They are as good as one file, unless it is another user's than the tree."""
+    for tree in ("tree", "stolen"):
+        (tmp_path / tree / "sub").mkdir(parents=True)
+        (tmp_path / tree / "file").touch()
+        os.link(tmp_path / tree / "file", tmp_path / tree / "sub/link")
+    chown_tree(dirfd, "tree", NOBODY, NOBODY)
+    assert os.lstat(tmp_path / "tree/sub/link").st_uid == NOBODY
+    os.chown(tmp_path / "stolen/file", 4711, 4711)
+    with pytest.raises(FileError):
+        chown_tree(dirfd, "stolen", NOBODY, NOBODY)
+    assert os.lstat(tmp_path / "stolen/file").st_uid == 4711
+
+
 def test_a_walk_sees_everything_bottom_up(dirfd: int, tmp_path: Path):
     """Directories come after what is in them."""
     (tmp_path / "t/b").mkdir(parents=True)

@@ -29,6 +29,7 @@ FEATURES = frozenset(
         "build",
         "control",
         "derivations",
+        "enter",
         "exports",
         "garbage",
         "logs",
