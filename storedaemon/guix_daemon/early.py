@@ -123,8 +123,6 @@ def _claim_file(path: str) -> Claim:
         raise ValueError
     if len(os.fsencode(path)) > LONGEST_SUN_PATH:
         raise ValueError
-    os.umask(0o022)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     before = _move_away(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     made = Claim(sock, path, before)

@@ -75,9 +75,12 @@ def test_unusual_addresses_are_left_for_later(text: str, tmp_path: Path):
 
 
 def test_the_default_socket_is_claimed(tmp_path: Path):
-    """With its directory, and for everybody to connect."""
-    path = f"{tmp_path}/state/daemon-socket/socket"
-    claims = claim(["--max-jobs=4"], {"GUIX_STATE_DIRECTORY": f"{tmp_path}/state"})
+    """For everybody to connect; but no directory is made for what may be a mistake."""
+    path = f"{tmp_path}/daemon-socket/socket"
+    environment = {"GUIX_STATE_DIRECTORY": str(tmp_path)}
+    assert claim(["--max-jobs=4"], environment) == {}
+    os.mkdir(f"{tmp_path}/daemon-socket")
+    claims = claim(["--max-jobs=4"], environment)
     assert list(claims) == [path]
     assert os.stat(path).st_mode & 0o777 == 0o666
     with socket.socket(socket.AF_UNIX) as client:
