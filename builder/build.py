@@ -86,6 +86,8 @@ class Builder:
                 # Without a container the last round's outputs are where this one's will be.
                 await self.remove_invalid(missing)
             async with self._run(job, inputs) as left:
+                if number == rounds:
+                    job.builder_ended()
                 earlier, infos = infos, await self._shop.sealer.seal(job, left, inputs, missing)
                 _compare_rounds(job, earlier, infos)
                 if number == rounds:
@@ -106,6 +108,7 @@ class Builder:
         inputs = await self.preparer.inputs(job)
         started = trio.current_time()
         async with self._run(job, inputs) as left:
+            job.builder_ended()
             outputs = job.derivation.output_paths
             for info in await self._shop.sealer.seal(job, left, inputs, outputs):
                 await self._compare_with_registered(job, left, info)
@@ -126,6 +129,7 @@ class Builder:
         inputs = await self.preparer.inputs(job)
         started = trio.current_time()
         async with self._run(job, inputs) as left:
+            job.builder_ended()
             infos = await self._shop.sealer.seal(job, left, inputs, wanted)
             with trio.CancelScope(shield=True):
                 # What is damaged has to go first, however large it is.

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -55,21 +56,35 @@ class Admission:
         self._settings = settings
         self._clock = clock
         self._running: dict[Slot, _Running] = {}
+        self._sealing: set[Slot] = set()
         self._changed = trio.Event()
 
     @asynccontextmanager
     async def admitted(self, job: Job) -> AsyncIterator[None]:
         """Wait until a build may start, and have it counted as running inside."""
         slot = await self._slot(job)
+        ended = partial(self._builder_ended, slot)
         try:
             await self._wait_for_machine(job)
             self._running[slot] = _Running(job, self._clock())
-            job.admitted = Admitted(slot, time.time(), self._clock(), self._machine.state())
+            job.admitted = Admitted(slot, time.time(), self._clock(), self._machine.state(), ended)
             yield
         finally:
-            self._running.pop(slot, None)
-            self.slots.release(slot)
-            self._changed.set()
+            if slot in self._sealing:
+                self._sealing.remove(slot)
+            else:
+                self._release(slot)
+
+    def _builder_ended(self, slot: Slot) -> None:
+        """Let the next builder start while this one's outputs are sealed, but not ever more."""
+        if slot not in self._sealing and len(self._sealing) < self.slots.capacity:
+            self._sealing.add(slot)
+            self._release(slot)
+
+    def _release(self, slot: Slot) -> None:
+        self._running.pop(slot, None)
+        self.slots.release(slot)
+        self._changed.set()
 
     async def _slot(self, job: Job) -> Slot:
         most = limit(job.quiet, self.slots.capacity)

@@ -44,6 +44,7 @@ class JobState(StrEnum):
     BUILDING = "building"
     OFFLOADED = "offloaded"
     DOWNLOADING = "downloading"
+    SEALING = "sealing"
     REGISTERING = "registering"
     ENTERED = "entered"
 
@@ -82,12 +83,14 @@ class Admitted:
         started: When, in seconds since 1970.
         clock: When, on trio's clock.
         machine: What the machine was like.
+        ended: To be called when no builder is to run for it any more.
     """
 
     slot: Slot
     started: float
     clock: float
     machine: MachineState
+    ended: Callable[[], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -198,6 +201,12 @@ class Job(AnyJob):
     usage: Usage | None = None
     retried: Callable[[BuildError], bool] = field(default=lambda _error: False)
     _expected_memory: int | None = None
+
+    def builder_ended(self) -> None:
+        """Note that what a builder made is looked at, and none will run any more."""
+        self.proceed(JobState.SEALING)
+        if self.admitted is not None:
+            self.admitted.ended()
 
     @property
     def expected_memory(self) -> int:

@@ -25,7 +25,15 @@ from storedaemon.wire.native.records import Goal
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _REST_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
-_BUSY = ("building", "preparing", "registering", "offloaded", "downloading", "entered")
+_BUSY = (
+    "building",
+    "preparing",
+    "sealing",
+    "registering",
+    "offloaded",
+    "downloading",
+    "entered",
+)
 _NAME_WIDTH = 28
 
 
