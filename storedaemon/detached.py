@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Builds that nobody has to stay connected for.
 
-Each belongs to a user, and goes on until it ends by itself, is ended, or the daemon
-stops. Whoever attaches is told what goes on. When it has ended, its result is kept from
-collectors until its owner has fetched it, or some time has passed.
+Each belongs to a user, and goes on until it ends by itself or is ended; when the daemon
+stops meanwhile, the next one begins it anew. Whoever attaches is told what goes on. When it
+has ended, its result is kept from collectors until its owner has fetched it, or some time
+has passed.
 Entry points: `DetachedBuilds`, `DetachedBuild`.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -34,9 +35,13 @@ from builder.scheduling.scheduler import BuildReport, Scheduler
 from store.errors import StoreError
 from store.paths import StorePath
 from store.temproots import SessionRoots, TempRoots
+from storedaemon.detached_record import DetachedRecord, Wanted
+from storedaemon.session_options import SessionOptions
 
 MAX_BUILDS = 1000
 """Builds that are kept, ended ones included; the oldest results go before one is refused."""
+
+Recall = Callable[[Wanted], Awaitable[tuple[Client, BuildOptions]]]
 
 log = structlog.get_logger("detached")
 
@@ -128,9 +133,20 @@ class DetachedBuilds:
         scheduler: Builds.
         temp_roots: Keeps results.
         keep: Seconds for which a result is kept that nobody fetches.
+        record: Remembers what the next daemon has to go on with.
+        recall: Tells who wants what was remembered, and how.
     """
 
-    def __init__(self, scheduler: Scheduler, temp_roots: TempRoots, keep: float) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        temp_roots: TempRoots,
+        keep: float,
+        record: DetachedRecord,
+        recall: Recall,
+    ) -> None:
+        self._record = record
+        self._recall = recall
         self._scheduler = scheduler
         self._temp_roots = temp_roots
         self._keep = keep
@@ -142,28 +158,70 @@ class DetachedBuilds:
         return iter(tuple(self._builds.values()))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Build until cancelled; what is going on ends then."""
+        """Build until cancelled; what is going on then is for the next daemon."""
+        remembered = await self._record.all()
+        self._last = max((wanted.number for wanted in remembered), default=0)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                nursery.start_soon(self._resume, remembered)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             for build in self:
-                self.forget(build)
+                self._drop(build)
 
-    def start(self, owner: Client, targets: Sequence[str], options: BuildOptions) -> DetachedBuild:
+    async def start(
+        self,
+        owner: Client,
+        targets: Sequence[str],
+        options: BuildOptions,
+        settings: SessionOptions,
+    ) -> DetachedBuild:
         """Begin a build; its targets are known to be derivations or items.
+
+        Args:
+            owner: Whose it is; a known user.
+            targets: What is built.
+            options: How.
+            settings: How the next daemon is to build it.
 
         Raises:
             StoreError: There are too many (reason ``too-many``).
         """
-        assert self._nursery is not None, "it runs before anybody asks"
         self._make_room()
         self._last += 1
+        assert owner.uid is not None, "only known users detach"
+        assert owner.gid is not None, "the kernel tells both"
+        wanted = Wanted(
+            self._last,
+            owner.uid,
+            owner.gid,
+            owner.trusted,
+            time.time(),
+            options.mode,
+            tuple(targets),
+            settings,
+        )
+        await self._record.add(wanted)
+        return self._begin(wanted, owner, options)
+
+    async def _resume(self, remembered: Sequence[Wanted]) -> None:
+        for wanted in remembered:
+            try:
+                owner, options = await self._recall(wanted)
+            except StoreError as error:
+                log.warning("detached_build_refused", number=wanted.number, reason=error.message)
+                await self._record.remove(wanted.number)
+            else:
+                log.info("detached_build_resumed", number=wanted.number)
+                self._begin(wanted, owner, options)
+
+    def _begin(self, wanted: Wanted, owner: Client, options: BuildOptions) -> DetachedBuild:
+        assert self._nursery is not None, "it runs before anybody asks"
         whose = replace(owner, pid=None, detached=True)
         roots = self._temp_roots.session()
-        build = DetachedBuild(self._last, whose, tuple(targets), options, roots)
+        build = DetachedBuild(wanted.number, whose, wanted.targets, options, roots, wanted.since)
         self._builds[build.number] = build
         self._nursery.start_soon(self._run, build)
         return build
@@ -179,6 +237,11 @@ class DetachedBuilds:
 
     def forget(self, build: DetachedBuild) -> None:
         """End a build if it is going on, and keep nothing of it any more."""
+        self._drop(build)
+        assert self._nursery is not None, "it runs before anybody asks"
+        self._nursery.start_soon(self._record.remove, build.number)
+
+    def _drop(self, build: DetachedBuild) -> None:
         self._builds.pop(build.number, None)
         build.building.cancel()
         build.keeping.cancel()
@@ -204,9 +267,13 @@ class DetachedBuilds:
                 # One build's fault must not end the others; the log has the traceback.
                 log.exception("detached_build_crashed", number=build.number)
                 build.error = BuildError(f"internal error: {error!r}")
+            # Where the daemon stops, what was built has failed, but is still wanted.
+            await trio.lowlevel.checkpoint()
         if build.report is None and build.error is None:
             build.error = StoreError("the detached build was ended", reason="cancelled")
         build.end()
+        if build.error is not None:
+            await self._record.remove(build.number)
         log.info("detached_build_ended", number=build.number, state=build.state)
         with build.keeping:
             await trio.sleep(self._keep)

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from builder.options import BuildOptions, Client
 from builder.retries.history import History
 from builder.spawner.client import Spawner
 from locker.pathlocks import PathLocks
@@ -20,6 +21,7 @@ from store.collection import Collector
 from store.collection.collector import Surroundings
 from store.content_index import ContentIndex
 from store.content_sources.sources import ContentSources
+from store.errors import StoreError
 from store.last_uses import LastUses
 from store.root_finder import RootFinder
 from store.worker.client import StoreWorkers
@@ -27,10 +29,14 @@ from storedaemon.authentication import Authenticator
 from storedaemon.basics import Basics
 from storedaemon.building import Materials, make_building, system_of_this_machine
 from storedaemon.busy import list_busy
+from storedaemon.config import Config
 from storedaemon.detached import DetachedBuilds
+from storedaemon.detached_record import DetachedRecord, Wanted
 from storedaemon.guix_program import find_guix, guix_environment
 from storedaemon.helpers import Helpers
+from storedaemon.peers import Peers
 from storedaemon.services import Services
+from storedaemon.session_options import build_options
 from storedaemon.settings import build_settings
 from storedaemon.substituting import SubstituteSettings
 
@@ -100,6 +106,7 @@ async def assemble(basics: Basics, clients: HelperClients, stack: AsyncExitStack
         guix=find_guix(config, environment),
     )
     building = make_building(materials)
+    detached_record = await stack.enter_async_context(DetachedRecord.open(layout))
     authenticator = Authenticator.of(config, monitor)
     stack.push_async_callback(authenticator.close)
     root_finder = RootFinder(layout, database)
@@ -136,9 +143,23 @@ async def assemble(basics: Basics, clients: HelperClients, stack: AsyncExitStack
         monitor=monitor,
         building=building,
         scheduler=building.scheduler,
-        detached=DetachedBuilds(building.scheduler, temp_roots, config.keep_detached),
+        detached=DetachedBuilds(
+            building.scheduler,
+            temp_roots,
+            config.keep_detached,
+            detached_record,
+            partial(_recall, config, basics.peers),
+        ),
         homes=basics.homes,
         authenticator=authenticator,
         peers=basics.peers,
         sessions=basics.sessions,
     )
+
+
+async def _recall(config: Config, peers: Peers, wanted: Wanted) -> tuple[Client, BuildOptions]:
+    """Tell who wants a build that was remembered, and how; see `DetachedBuilds`."""
+    owner = await peers.recognise(wanted.uid, wanted.gid, 0)
+    if wanted.trusted and not owner.trusted:
+        raise StoreError(f"user {owner.user} is no longer trusted", reason="not-privileged")
+    return owner, build_options(wanted.options, config, wanted.mode)

@@ -14,7 +14,7 @@ import socket
 import struct
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -117,17 +117,14 @@ class Peers:
         found = credentials(sock)
         if found is None:
             return Client(session, None, None, None, "", trusted=False)
-        identity = await self._identity(found.uid, found.gid)
-        trusted = is_trusted(found.uid, self._own_uid, identity, self._trusted)
-        return Client(
-            session,
-            found.pid or None,
-            found.uid,
-            found.gid,
-            identity.name,
-            trusted,
-            weight=weight_of(identity, self._shares),
-        )
+        return replace(await self.recognise(found.uid, found.gid, session), pid=found.pid or None)
+
+    async def recognise(self, uid: int, gid: int, session: int) -> Client:
+        """Tell of somebody who is known by numbers alone."""
+        identity = await self._identity(uid, gid)
+        trusted = is_trusted(uid, self._own_uid, identity, self._trusted)
+        weight = weight_of(identity, self._shares)
+        return Client(session, None, uid, gid, identity.name, trusted, weight=weight)
 
     def statistics(self) -> CacheStatistics:
         """Return how often a user was known already."""

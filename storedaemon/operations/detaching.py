@@ -31,7 +31,7 @@ async def build_detached(
     for target in targets:
         parse_target(target, services.directory)
     _refuse_unknown(session)
-    return services.detached.start(session.client, targets, options)
+    return await services.detached.start(session.client, targets, options, session.options)
 
 
 async def detach(services: Services, session: Session, path: str) -> DetachedBuild:
@@ -51,7 +51,7 @@ async def detach(services: Services, session: Session, path: str) -> DetachedBui
     wanted = any(each.client.uid == client.uid for job in jobs for each in job.followers)
     if not (client.trusted or wanted):
         raise StoreError(f"only others want `{drv}'", reason="not-privileged")
-    return services.detached.start(client, [drv], jobs[0].options)
+    return await services.detached.start(client, [drv], jobs[0].options, session.options)
 
 
 async def attach(services: Services, session: Session, which: str, events: Events) -> BuildReport:

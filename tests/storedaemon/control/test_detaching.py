@@ -126,3 +126,35 @@ def test_detached_builds_are_ended(site: Any):
     assert follower.finish(request)[0]["reason"] == "cancelled"
     site.until(lambda goals: not goals)
     assert client.fail("build", targets=["/nowhere"], detach=True)["reason"] == "invalid-path"
+
+
+def restarted(site: Any, end: int) -> None:
+    """Have a daemon end, and another one take its place."""
+    site.daemon.process.send_signal(end)
+    site.daemon.process.wait(20)
+    words = site.daemon.process.args
+    site.daemon.start(*words[words.index("json") + 1 :])
+    site.daemon.wait_ready()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_the_next_daemon_goes_on_with_what_is_detached(site: Any, end: int):
+    """Under the same number, for the same user; what has failed before stays failed."""
+    bad = site.describe("bad", "exit 4")
+    client = site.client()
+    failed = client.ask("build", targets=[bad["path"]], detach=True)["detached"]
+    while client.ask("detached")["builds"][0]["state"] == "running":
+        time.sleep(0.02)
+    drv = site.describe("long", "echo one; await go; echo made > $out")
+    number = client.ask("build", targets=[drv["path"]], detach=True, cores=3)["detached"]
+    site.until(lambda goals: goals.get("long", {}).get("last-line") == "one")
+    before = client.ask("detached")["builds"][-1]
+    restarted(site, end)
+    site.until(lambda goals: goals.get("long", {}).get("last-line") == "one")
+    assert site.client().ask("detached")["builds"] == [before]
+    assert (before["detached"], before["targets"]) == (number, [drv["path"]])
+    assert number > failed
+    site.open("go")
+    assert site.run("attach", str(number)).stdout.strip() == drv["outputs"]["out"]
+    restarted(site, signal.SIGTERM)
+    assert site.client().ask("detached")["builds"] == []
