@@ -63,6 +63,7 @@ UNDER_WAY = {
     "Spawner": {"_pending"},
     "StoreWorkers": {"_background_waiters", "_idle", "_waiters", "_workers"},
     "TempRoots": {"_leaving", "_observers", "_users"},
+    "Visits": {"_visits"},
     "Watchers": {"_subscriptions"},
 }
 # What was configured, and does not change.
