@@ -69,7 +69,11 @@ def run(*words: str) -> "subprocess.CompletedProcess[str]":
     """Run the program where it is not to become a daemon."""
     return subprocess.run(
         [PROGRAM, *words],
-        env={**os.environ, "STOREDAEMON_PYTHON": sys.executable},
+        env={
+            **os.environ,
+            "STOREDAEMON_PYTHON": sys.executable,
+            "GUIX_STATE_DIRECTORY": "/nonexistent",
+        },
         capture_output=True,
         text=True,
         timeout=20,
