@@ -69,6 +69,16 @@ class Entrance:
             timeout=SECONDS,
         )
 
+    def descriptors(self) -> int:
+        """Count what the daemon has open, once no client of this test is there any more."""
+        for client in self.site.clients:
+            client.sock.close()
+        end = time.monotonic() + SECONDS
+        while (status := self.site.client().ask("status"))["sessions"] > 1:
+            self.site.clients[-1].sock.close()
+            assert time.monotonic() < end, status
+        return len(os.listdir(f"/proc/{self.site.daemon.pid}/fd"))
+
     def wait_empty(self) -> None:
         """Wait until the daemon is busy with nothing, and only what is kept lies about."""
         end = time.monotonic() + SECONDS
@@ -308,3 +318,39 @@ def test_much_goes_through_both_ways(enter: Callable[..., Entrance]):
     done = entrance.run(sent, "--fresh", "--command", "cat")
     assert done.stdout == sent
     assert entrance.run(sent, "--fresh", "--command", "true").returncode == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_left_in_the_daemon(enter: Callable[..., Entrance], kind: str):
+    """No descriptor of a shell that ended, could not be executed, or lost its client."""
+    entrance = enter(kind)
+    entrance.fail()
+    site, counts = entrance.site, []
+    for _ in range(3):
+        for terminal in (None, {"columns": 80, "rows": 24}):
+            client = site.client()
+            wish = {"path": entrance.drv, "terminal": terminal}
+            client.finish(client.begin("enter", command=["true"], **wish))
+            failed, _ = client.finish(client.begin("enter", command=["/no/such"], **wish))
+            assert failed["result"]["code"] == 127
+            client.begin("enter", **wish)
+            assert client.receive()["event"] == "entered"
+            client.sock.close()
+            entrance.wait_empty()
+        counts.append(entrance.descriptors())
+    assert counts[1] == counts[2]
+    assert holders_of(entrance.builds) == []
+
+
+def test_a_daemon_that_stops_ends_shells_in_order(enter: Callable[..., Entrance]):
+    """What they have changed is kept."""
+    entrance = enter("rootless")
+    kept = entrance.fail()
+    client = entrance.site.client()
+    script = "echo changed > file; echo ready; exec sleep 1000"
+    client.begin("enter", path=entrance.drv, command=["sh", "-c", script])
+    assert client.receive()["event"] == "entered"
+    assert client.receive()["data"] == b"ready\n"
+    assert entrance.site.daemon.stop() == 0
+    assert (kept / "file").read_text() == "changed\n"
+    assert os.listdir(entrance.builds) == [kept.name]
