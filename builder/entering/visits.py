@@ -10,111 +10,34 @@ Entry point: `Visits`.
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import trio
 
 from builder.builtins import Manner
-from builder.container import Container, Terminal
-from builder.directories import BuildDirectories, make_entered, opened
-from builder.entering.replica import replicate
+from builder.container import Container
+from builder.directories import make_entered
+from builder.entering.found import Found, copy_kept, find_kept
 from builder.entering.shells import find_shell, shell_command
 from builder.entering.streams import Streams, open_streams
-from builder.events import BuildEvent, BuildStarted
+from builder.entering.visit import Departure, Talk, Visit, Wish
+from builder.events import BuildStarted
 from builder.inputs import direct_inputs
 from builder.network import Network
-from builder.options import BuildMode, BuildOptions, Client
-from builder.outputs.kept import KeptBuild, kept_of
+from builder.options import BuildMode
 from builder.preparing import Preparer
 from builder.scheduling.audience import EventQueue
-from builder.scheduling.jobs import AnyJob, Job, JobKey, JobState, JobView, view
+from builder.scheduling.jobs import Job, JobKey, JobState, JobView, view
 from builder.spawner.client import SpawnError
 from builder.uplink import connected, gated
 from builder.users import BuildUser
 from builder.workshop import Workshop
-from reaper.process import ExitStatus
+from reaper.process import ExitStatus, Process
 from store.errors import StoreError
 from store.paths import StorePath, name_of
 from store.temproots import SessionRoots
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a client wants.
-
-    Attributes:
-        drv: Whose container.
-        client: Who wants it.
-        request: By what number the client knows it, within its session.
-        options: How it would be built now.
-        fresh: Whether the build directory is to be a new one.
-        words: A command and its arguments; none for a shell that reads commands.
-        terminal: The terminal to run it on; None for pipes.
-        term: The kind of terminal.
-    """
-
-    drv: StorePath
-    client: Client
-    request: int
-    options: BuildOptions
-    fresh: bool = False
-    words: tuple[str, ...] = ()
-    terminal: Terminal | None = None
-    term: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Talk:
-    """A client's side of a visit; each of these is awaited.
-
-    Attributes:
-        typed: Gives what the client typed since, in pieces; nothing at the end of it.
-        show: Takes what was printed.
-        tell: Takes what happens before that.
-        begin: Called when the shell runs, with its process and the kept directory, if any.
-    """
-
-    typed: Callable[[], Awaitable[list[bytes]]]
-    show: Callable[[bytes], Awaitable[None]]
-    tell: Callable[[BuildEvent], Awaitable[None]]
-    begin: Callable[[int, str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """How a shell ended, and where its build directory is; that is empty if it was a new one."""
-
-    status: ExitStatus
-    kept: str
-
-
-@dataclass(slots=True, eq=False)
-class Visit:
-    """A shell, or one that is about to run; a follower of the job that stands for it."""
-
-    wish: Wish
-    client: Client
-    job: Job
-    queue: EventQueue = field(default_factory=EventQueue)
-    streams: Streams | None = None
-    idle: trio.CancelScope = field(default_factory=trio.CancelScope)
-
-    def job_finished(self, job: AnyJob) -> None:
-        """Nobody finishes the job of a visit."""
-
-    def resize(self, terminal: Terminal) -> bool:
-        """Change the size of its terminal; tell whether it has one."""
-        return self.streams is not None and self.streams.resize(terminal)
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A kept directory that was found, and a descriptor of it."""
-
-    build: KeptBuild
-    fd: int
 
 
 class Visits:
@@ -221,11 +144,12 @@ class Visits:
                     return await self._visit(visit, kept, inputs, direct, user, talk)
 
     @asynccontextmanager
-    async def _found(self, wish: Wish) -> AsyncIterator[_Kept | None]:
+    async def _found(self, wish: Wish) -> AsyncIterator[Found | None]:
         if wish.fresh:
             yield None
             return
-        kept = await trio.to_thread.run_sync(_find, self._shop.layout.index_file, wish)
+        index = self._shop.layout.index_file
+        kept = await trio.to_thread.run_sync(find_kept, index, wish.drv, wish.client)
         try:
             yield kept
         finally:
@@ -234,7 +158,7 @@ class Visits:
     async def _visit(
         self,
         visit: Visit,
-        kept: _Kept | None,
+        kept: Found | None,
         inputs: frozenset[StorePath],
         direct: frozenset[StorePath],
         user: BuildUser | None,
@@ -247,8 +171,7 @@ class Visits:
             if kept is None:
                 await self._preparer.write_graphs(job, directories)
             else:
-                owner = None if user is None else (user.uid, user.gid)
-                await trio.to_thread.run_sync(_copy, kept, directories, owner)
+                await trio.to_thread.run_sync(copy_kept, kept, directories, user)
             container, network = await self._preparer.furnish(job, directories, inputs, user)
             container = await self._with_shell(container, visit, inputs, direct)
             try:
@@ -314,9 +237,7 @@ class Visits:
                         streams.arrive()
                         visit.streams = streams
                         _note_start(visit.job, process.pid)
-                        await talk.begin(process.pid, kept)
-                        await self._converse(visit, streams, talk)
-                        return await process.wait()
+                        return await self._converse(visit, streams, process, kept, talk)
                 except SpawnError as error:
                     raise StoreError(error.message, reason="cannot-enter") from error
                 finally:
@@ -326,8 +247,10 @@ class Visits:
                     with trio.CancelScope(shield=True):
                         await process.wait()
 
-    async def _converse(self, visit: Visit, streams: Streams, talk: Talk) -> None:
-        """Carry bytes both ways until nobody can print any more."""
+    async def _converse(
+        self, visit: Visit, streams: Streams, process: Process, kept: str, talk: Talk
+    ) -> ExitStatus:
+        """Carry bytes both ways until the shell has ended."""
         seconds = self._shop.settings.shell_idle or float("inf")
 
         def heard() -> None:
@@ -345,10 +268,12 @@ class Visits:
         try:
             with visit.idle:
                 async with trio.open_nursery() as nursery:
+                    await talk.begin(process.pid, kept)
                     nursery.start_soon(pass_input)
                     while data := await streams.read():
                         heard()
                         await talk.show(data)
+                    status = await process.wait()
                     nursery.cancel_scope.cancel()
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -356,6 +281,7 @@ class Visits:
             raise StoreError(
                 f"nothing was typed or printed for {seconds} seconds", reason="timed-out"
             )
+        return status
 
 
 async def _forward(queue: EventQueue, talk: Talk) -> None:
@@ -366,48 +292,3 @@ async def _forward(queue: EventQueue, talk: Talk) -> None:
 def _note_start(job: Job, pid: int) -> None:
     job.started = BuildStarted(job.path, job.derivation.system, "", pid)
     job.proceed(JobState.ENTERED)
-
-
-def _find(index_file: str, wish: Wish) -> _Kept:
-    """Open the latest directory that was kept and that is still there.
-
-    Raises:
-        StoreError: There is none (reason ``not-kept``), or none of this client's
-            (``not-privileged``).
-    """
-    client, others = wish.client, False
-    for build in kept_of(index_file, wish.drv):
-        fd = _open(build)
-        if fd < 0:
-            continue
-        if client.trusted or (client.uid is not None and client.uid == build.uid):
-            return _Kept(build, fd)
-        os.close(fd)
-        others = True
-    if others:
-        raise StoreError(
-            f"the build directory of `{wish.drv}' was kept for another user",
-            reason="not-privileged",
-        )
-    raise StoreError(
-        f"no build directory of `{wish.drv}' is kept: build it with `--keep-failed', "
-        "or enter a fresh one",
-        reason="not-kept",
-    )
-
-
-def _open(build: KeptBuild) -> int:
-    """Open a kept directory, or give -1 where it is something else by now."""
-    try:
-        fd = os.open(build.path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return -1
-    if os.fstat(fd).st_uid in build.owners:
-        return fd
-    os.close(fd)
-    return -1
-
-
-def _copy(kept: _Kept, directories: BuildDirectories, owner: tuple[int, int] | None) -> None:
-    with opened(directories.workplace.build) as target:
-        replicate(kept.fd, target, kept.build.owners, owner, trio.from_thread.check_cancelled)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Entering the containers of builds."""
 
-from builder.entering.visits import Departure, Talk, Visit, Wish
+from builder.entering.visit import Departure, Talk, Visit, Wish
 from builder.options import BuildMode
 from store.errors import StoreError
 from store.paths import is_derivation

@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 from builder.container import Terminal
-from builder.entering.visits import Talk
+from builder.entering.visit import Talk
 from storedaemon.operations import entering
 from storedaemon.sessions.native_call import Call, Result
 from storedaemon.wire.native.faults import RequestError

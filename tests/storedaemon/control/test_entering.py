@@ -2,6 +2,7 @@
 """Shells in the places of builders: real builds that fail, real containers and terminals."""
 
 import os
+import shutil
 import signal
 import stat
 import struct
@@ -266,6 +267,43 @@ def test_only_its_user_and_trusted_ones_enter_a_kept_build(enter: Callable[..., 
     entrance.wait_empty()
 
 
+def test_two_can_be_in_one_directory_without_knowing_of_each_other(
+    enter: Callable[..., Entrance],
+):
+    """Who leaves first has its place; the other's copy is kept beside, and entered next."""
+    entrance = enter("rootless")
+    kept = entrance.fail()
+    clients = [entrance.site.client() for _ in range(2)]
+    numbers = [each.begin("enter", path=entrance.drv) for each in clients]
+    assert [each.receive()["kept"] for each in clients] == [str(kept)] * 2
+    places = []
+    for name, client, number in zip(("one", "other"), clients, numbers, strict=True):
+        client.send({"type": "chunk", "id": number, "data": f"echo {name} > file\n".encode()})
+        client.send({"type": "end", "id": number})
+        places.append(Path(client.finish(number)[0]["result"]["kept"]))
+    assert places[0] == kept != places[1]
+    assert [(place / "file").read_text() for place in places] == ["one\n", "other\n"]
+    assert entrance.run("cat file").stdout == "other\n"
+
+
+@pytest.mark.skipif(
+    not (shutil.which("slirp4netns") and os.access("/dev/net/tun", os.R_OK | os.W_OK)),
+    reason="slirp4netns is not installed, or may not make network interfaces",
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_fixed_outputs_have_their_network_in_a_shell_too(enter: Callable[..., Entrance], kind: str):
+    """The interface that slirp4netns makes is there before the shell is, with a terminal or not."""
+    entrance = enter(kind)
+    fixed = {"algorithm": "sha256", "hash": "0" * 64}
+    drv = entrance.site.describe("fetched", "exit 1", fixed=fixed)["path"]
+    for terminal in (None, {}):
+        client = entrance.site.client()
+        wish = {"fresh": True, "terminal": terminal, "command": ["cat", "/proc/net/dev"]}
+        answer, before = client.finish(client.begin("enter", path=drv, **wish))
+        assert answer["result"]["code"] == 0
+        assert b"tap0:" in b"".join(m["data"] for m in before if m["type"] == "chunk")
+
+
 def test_what_cannot_be_entered_is_explained(enter: Callable[..., Entrance]):
     """Nothing kept, no derivation, no builder to replace, too many, too long."""
     entrance = enter("rootless", "--max-shells=1", "--shell-idle=1")
@@ -286,6 +324,8 @@ def test_what_cannot_be_entered_is_explained(enter: Callable[..., Entrance]):
         "timed-out",
         "nothing was typed or printed for 1 seconds",
     )
+    mute = {"command": ["sh", "-c", "exec >&- 2>&-; exec sleep 1000"], "fresh": True}
+    assert client.fail("enter", path=entrance.drv, **mute)["reason"] == "timed-out"
     fresh = entrance.run("", "--fresh", "--command", "ls", "-A")
     assert (fresh.returncode, fresh.stdout) == (0, "")
     end = time.monotonic() + SECONDS
