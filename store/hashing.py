@@ -13,12 +13,24 @@ from store.nar import format as nar
 
 # Up to here a thread would cost more than it saves.
 _THREADED_BYTES = 1 << 20
-# Waking a thread costs some microseconds, so it gets pieces that take much longer to hash.
-_PIECE = 1 << 20
-# A view this large is kept as it is, if its bytes cannot change; it is larger than a copy of fewer.
-_KEPT = 1 << 12
-# Pieces that may wait for the thread: what bounds its memory.
-_PENDING = 4
+# Waking a thread costs some microseconds, so it gets what takes much longer to hash, as far
+# as that does not come in many pieces; and so often may it be handed some before it has
+# hashed the first. That is what bounds its memory.
+_BATCH = 1 << 18
+_BATCH_PIECES = 2
+_BATCHES = 4
+
+
+class Block(bytearray):
+    """Bytes to receive into, which a hasher looks at later without copying them.
+
+    Whoever fills blocks takes `BLOCKS` of them in turn: then none is filled again before
+    all hashers that were given what was in it are done with that.
+    """
+
+
+BLOCKS = (_BATCHES + 1) * _BATCH_PIECES + 1
+"""How many blocks there are: in batches with a thread, in the next one, and being filled."""
 
 
 class BackgroundHasher:
@@ -38,7 +50,7 @@ class BackgroundHasher:
         self._gathered_size = 0
 
     def update(self, data: bytes | memoryview) -> None:
-        """Hash some more bytes; a view is copied where its bytes could change meanwhile."""
+        """Hash some more bytes; a view is copied if it is of neither bytes nor a `Block`."""
         self._size += len(data)
         if self._size < _THREADED_BYTES:
             self._hasher.update(data)
@@ -47,7 +59,7 @@ class BackgroundHasher:
             self._worker = _Worker(self._hasher)
         self._gathered.append(_unchanging(data))
         self._gathered_size += len(data)
-        if self._gathered_size >= _PIECE:
+        if self._gathered_size >= _BATCH or len(self._gathered) == _BATCH_PIECES:
             self._hand_over(self._worker)
 
     def _hand_over(self, worker: "_Worker") -> None:
@@ -76,8 +88,8 @@ class BackgroundHasher:
 
 
 def _unchanging(data: bytes | memoryview) -> bytes | memoryview:
-    """Return bytes that stay what they are, copied where others may change them."""
-    if isinstance(data, bytes) or (len(data) >= _KEPT and isinstance(data.obj, bytes)):
+    """Return bytes that stay what they are until they are hashed, copied if need be."""
+    if isinstance(data, bytes) or isinstance(data.obj, (bytes, Block)):
         return data
     return bytes(data)
 
@@ -89,7 +101,7 @@ class _Worker:
         self._hasher = hasher
         self._pieces: queue.SimpleQueue[list[bytes | memoryview] | None] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(_PENDING):
+        for _ in range(_BATCHES):
             self._room.put(None)
         self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
         self._thread.start()

@@ -8,13 +8,16 @@ turns, and a cancelled session never waits longer than a turn. Entry point:
 `receive_body`.
 """
 
+import itertools
 import select
 import socket
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
 import trio
 
+from store.hashing import BLOCKS, Block
 from storedaemon.sessions.sockets import ClientGoneError, receive
 
 SMALL = 64 * 1024
@@ -83,25 +86,36 @@ def _threads() -> trio.CapacityLimiter:
 
 def _turn(sock: socket.socket, consumer: Consumer) -> bytes:
     """Read and digest until the body ends, the client falls silent or the turn is over."""
+    blocks = _blocks()
+    block = next(blocks)
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     end = time.monotonic() + TURN_SECONDS
     while time.monotonic() < end:
         try:
-            # Bytes of their own, which threads may hash while the next are received.
-            data = sock.recv(BLOCK)
+            count = sock.recv_into(block)
         except BlockingIOError:
             if not poll.poll(SILENCE_MS):
                 break
             continue
         except OSError as error:
             raise ClientGoneError(str(error)) from error
-        if not data:
+        if not count:
             raise _cut_short()
-        rest = _feed(consumer, memoryview(data))
+        rest = _feed(consumer, memoryview(block)[:count])
         if consumer.finished:
             return rest
+        block = next(blocks)
     return b""
+
+
+def _blocks() -> Iterator[Block]:
+    """Yield blocks to receive into, in turn; few are made for a body that is small."""
+    made = []
+    for _ in range(BLOCKS):
+        made.append(Block(BLOCK))
+        yield made[-1]
+    yield from itertools.cycle(made)
 
 
 def _feed(consumer: Consumer, data: memoryview) -> bytes:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from store.hashes import HashAlgorithm, new_hasher
-from store.hashing import ArchivedFileHasher, BackgroundHasher, archived_file
+from store.hashing import BLOCKS, ArchivedFileHasher, BackgroundHasher, Block, archived_file
 
 BLOCK = bytes(range(256)) * 1024
 
@@ -28,6 +28,43 @@ def test_the_hash_is_the_same_with_a_thread(blocks: int):
     assert threading.active_count() == 1 or all(
         thread.name != "hasher" for thread in threading.enumerate()
     )
+
+
+class Sluggish:
+    """A hasher that looks at bytes later than others would."""
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha1()
+        self._never = threading.Event()
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Hash some more bytes."""
+        self._never.wait(0.001)
+        self._hasher.update(data)
+
+    def digest(self) -> bytes:
+        """Return the hash."""
+        return self._hasher.digest()
+
+    def copy(self) -> "Sluggish":
+        """Nobody asks for one here."""
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 200_000), (200_000, 200_000)])
+def test_blocks_may_be_filled_again_in_turn(sizes: tuple[int, int]):
+    """However few bytes come at a time, and however slow the hasher is."""
+    hasher, expected = BackgroundHasher(Sluggish()), hashlib.sha1()
+    for _ in range(4):
+        hasher.update(BLOCK)
+        expected.update(BLOCK)
+    blocks = [Block(200_000) for _ in range(BLOCKS)]
+    for number in range(5 * BLOCKS):
+        block, size = blocks[number % BLOCKS], sizes[number % 2]
+        block[:] = bytes([number % 256]) * len(block)
+        expected.update(block[:size])
+        hasher.update(memoryview(block)[:size])
+    assert hasher.digest() == expected.digest()
 
 
 def test_closing_ends_the_thread_in_the_middle():
