@@ -4,8 +4,6 @@
 import json
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +16,7 @@ from store.tally import CacheStatistics
 from storedaemon.cli.statistics import lines
 from storedaemon.wire.native.statistics import Statistics, parse_statistics, statistics_map
 
+from .command_line import CommandLine
 from .conftest import RunningDaemon
 from .guix_client import GuixClient
 
@@ -46,8 +45,9 @@ CACHES = {
 
 def stats(daemon: RunningDaemon, *options: str) -> str:
     """Run the command, and return what it prints."""
-    command = [sys.executable, "-m", "storedaemon", "stats", "--socket", daemon.native_socket]
-    return subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout
+    done = CommandLine(daemon.native_socket)("stats", *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_statistics_survive_the_wire():

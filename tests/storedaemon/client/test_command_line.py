@@ -5,13 +5,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.storedaemon.command_line import CommandLine
 
 pytestmark = pytest.mark.slow
 
@@ -50,23 +50,12 @@ def recipe(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def run(building_daemon: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(building_daemon: Any) -> CommandLine:
     """Run a command against the daemon."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "storedaemon", *arguments],
-            env={**os.environ, "STOREDAEMON_SOCKET": building_daemon.native_socket},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-    return run
+    return CommandLine(building_daemon.native_socket)
 
 
-def test_the_example_is_built_and_runs(run: Callable[..., Any], tmp_path: Path):
+def test_the_example_is_built_and_runs(run: CommandLine, tmp_path: Path):
     """What `make run` does: four builds, a program, and nothing to do the second time."""
     link = tmp_path / "result"
     done = run("build", str(EXAMPLE))
@@ -83,7 +72,7 @@ def test_the_example_is_built_and_runs(run: Callable[..., Any], tmp_path: Path):
     assert os.readlink(link) == done.stdout.strip()
 
 
-def test_exit_codes_tell_how_builds_end(run: Callable[..., Any], recipe: str):
+def test_exit_codes_tell_how_builds_end(run: CommandLine, recipe: str):
     """Programs need not read messages."""
     good = run("build", recipe, "good")
     assert good.returncode == 0
@@ -99,7 +88,7 @@ def test_exit_codes_tell_how_builds_end(run: Callable[..., Any], recipe: str):
     assert run("build", "x.toml", "y.toml").returncode == 2
 
 
-def test_errors_of_recipes_name_the_place(run: Callable[..., Any], tmp_path: Path):
+def test_errors_of_recipes_name_the_place(run: CommandLine, tmp_path: Path):
     """Whether this side or the daemon finds the mistake, the table is named."""
     file = tmp_path / "r.toml"
     for text, error in [
@@ -113,7 +102,7 @@ def test_errors_of_recipes_name_the_place(run: Callable[..., Any], tmp_path: Pat
         assert f"{file}: {error}" in done.stderr
 
 
-def test_json_is_for_programs(run: Callable[..., Any], recipe: str):
+def test_json_is_for_programs(run: CommandLine, recipe: str):
     """Each command's JSON parses, and has what the plain form has."""
     lines = [
         json.loads(line) for line in run("build", "--json", recipe, "good").stdout.splitlines()
@@ -131,12 +120,10 @@ def test_json_is_for_programs(run: Callable[..., Any], recipe: str):
     assert run("log", outputs["out"]).stdout == "making\n"
 
 
-def test_an_interrupted_build_is_ended(building_daemon: Any, run: Callable[..., Any], recipe: str):
+def test_an_interrupted_build_is_ended(run: CommandLine, recipe: str):
     """Ctrl-C ends the command with its code, and the build that only it wanted."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "storedaemon", "build", recipe, "slow"],
-        env={**os.environ, "STOREDAEMON_SOCKET": building_daemon.native_socket},
-        stderr=subprocess.PIPE,
+        run.words("build", recipe, "slow"), env=run.environment, stderr=subprocess.PIPE
     )
     assert process.stderr is not None
     while b"> on" not in process.stderr.readline():

@@ -2,9 +2,6 @@
 """A daemon with a content source: what the command line says of it, and a build that needs none."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +14,7 @@ import pytest
 from store.content_sources.scanner import SourceStatus, State
 from storedaemon.cli.content_sources import source_lines
 from storedaemon.wire.native.content_sources import parse_source, source_map
+from tests.storedaemon.command_line import CommandLine
 
 CONTENT = b"distributed on a disc\n"
 STATUS = SourceStatus("/media/dvd", State.IDLE, 3, 2, 2048, 1_700_000_000, 0.25, "a\x1bb: bad")
@@ -25,14 +23,8 @@ SECONDS = 20
 
 def run(daemon: Any, *arguments: str) -> str:
     """Run a command against a daemon; give its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "storedaemon", *arguments],
-        env={**os.environ, "STOREDAEMON_SOCKET": daemon.native_socket},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=SECONDS,
-    )
+    done = CommandLine(daemon.native_socket)(*arguments)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

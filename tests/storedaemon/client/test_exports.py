@@ -4,7 +4,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from store.errors import StoreError
 from storedaemon.client.client import connect
 from storedaemon.client.errors import DaemonError
 from tests.storedaemon import exporting
+from tests.storedaemon.command_line import CommandLine
 
 MIB = 1 << 20
 
@@ -36,24 +36,9 @@ def daemon(start_daemon: Callable[..., Any], etc: Path) -> Any:
 
 @pytest.fixture
 def run(daemon: Any, etc: Path) -> Run:
-    """Run a command."""
-
-    def run(*words: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run(
-            [sys.executable, "-m", "storedaemon", *words],
-            env={
-                **os.environ,
-                "STOREDAEMON_SOCKET": daemon.native_socket,
-                "GUIX_CONFIGURATION_DIRECTORY": str(etc),
-                "NIX_STORE_DIR": daemon.store,
-            },
-            input=given,
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-
-    return run
+    """Run a command that reads or prints bytes."""
+    variables = {"GUIX_CONFIGURATION_DIRECTORY": str(etc), "NIX_STORE_DIR": daemon.store}
+    return CommandLine(daemon.native_socket, variables).binary
 
 
 async def test_the_client_exports_and_imports(daemon: Any):

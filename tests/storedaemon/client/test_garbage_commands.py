@@ -3,42 +3,28 @@
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests.storedaemon.command_line import CommandLine
 
 
 @pytest.fixture
-def run(daemon: Any) -> Run:
-    """Run the program against the daemon."""
-
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "storedaemon", *arguments],
-            env={**os.environ, "STOREDAEMON_SOCKET": daemon.native_socket},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-    return run
+def run(daemon: Any) -> CommandLine:
+    """Run a command against the daemon."""
+    return CommandLine(daemon.native_socket)
 
 
 @pytest.fixture
-def item(run: Run, tmp_path: Path) -> str:
+def item(run: CommandLine, tmp_path: Path) -> str:
     """An item that nothing keeps."""
     (tmp_path / "file").write_text("content")
     return run("add", str(tmp_path / "file")).stdout.strip()
 
 
-def test_garbage_is_deleted_unless_a_link_keeps_it(run: Run, item: str, tmp_path: Path):
+def test_garbage_is_deleted_unless_a_link_keeps_it(run: CommandLine, item: str, tmp_path: Path):
     """`roots` tells of the link, and why the item is there."""
     link = tmp_path / "link"
     link.symlink_to(item)
@@ -57,7 +43,7 @@ def test_garbage_is_deleted_unless_a_link_keeps_it(run: Run, item: str, tmp_path
     assert not os.path.exists(item)
 
 
-def test_programs_get_json(run: Run, item: str, daemon: Any):
+def test_programs_get_json(run: CommandLine, item: str, daemon: Any):
     """An object for each event, and one for the end."""
     os.symlink(item, f"{daemon.state}/gcroots/link")
     link = f"{daemon.state}/gcroots/link"
@@ -71,6 +57,6 @@ def test_programs_get_json(run: Run, item: str, daemon: Any):
 
 
 @pytest.mark.parametrize("wrong", [["--limit", "10X"], ["--older-than", "d"], ["--free=-1"]])
-def test_sizes_and_times_need_sense(run: Run, wrong: list[str]):
+def test_sizes_and_times_need_sense(run: CommandLine, wrong: list[str]):
     """What is none is refused before anything is asked."""
     assert run("gc", *wrong).returncode == 2

@@ -4,8 +4,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.storedaemon.client.conftest import HOST_DIRECTORIES
+from tests.storedaemon.command_line import CommandLine
 
 pytestmark = pytest.mark.slow
 
@@ -30,20 +29,9 @@ class Shop:
     """A daemon, the command line to it, and two built items."""
 
     def __init__(self, daemon: Any, recipe: Path) -> None:
-        self._daemon = daemon
+        self.run = CommandLine(daemon.native_socket)
         self.recipe = str(recipe)
         self.made, self.other = self.run("build", self.recipe, "made", "other").stdout.split()
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command against the daemon."""
-        return subprocess.run(
-            [sys.executable, "-m", "storedaemon", *arguments],
-            env={**os.environ, "STOREDAEMON_SOCKET": self._daemon.native_socket},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
 
     def damage(self, item: str) -> None:
         """Change the content of an item."""

@@ -3,8 +3,6 @@
 
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.storedaemon.command_line import CommandLine
 from tests.storedaemon.native.conftest import PlainClient
 
 HOST_DIRECTORIES = ("/usr", "/bin", "/lib", "/lib64")
@@ -55,24 +54,10 @@ class Site:
         """Let builds go on that wait for a gate."""
         (self.gates / gate).touch()
 
-    def environment(self) -> dict[str, str]:
-        """The environment of commands."""
-        return {**os.environ, "STOREDAEMON_SOCKET": self.daemon.native_socket, "TERM": "xterm"}
-
-    def command(self, *arguments: str) -> list[str]:
-        """Give the words of a command."""
-        return [sys.executable, "-m", "storedaemon", *arguments]
-
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    @property
+    def run(self) -> CommandLine:
         """Run a command to its end."""
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        return CommandLine(self.daemon.native_socket, {"TERM": "xterm"})
 
     def goals(self) -> dict[str, dict[str, Any]]:
         """What the daemon is busy with, by the names of derivations."""

@@ -84,7 +84,7 @@ def test_a_running_build_is_detached_from_its_client(site: Any):
     """Interrupting `build` leaves it alone then; `attach` waits for it."""
     drv = site.describe("moved", "echo one; await go; echo > $out")
     with subprocess.Popen(
-        site.command("build", drv["path"]), env=site.environment(), stderr=subprocess.DEVNULL
+        site.run.words("build", drv["path"]), env=site.run.environment, stderr=subprocess.DEVNULL
     ) as process:
         site.until(lambda goals: goals.get("moved", {}).get("last-line") == "one")
         done = site.run("detach", drv["path"])

@@ -23,9 +23,11 @@ class Terminal:
     def __init__(self, site: Any, *arguments: str, columns: int = 80) -> None:
         self.master, slave = pty.openpty()
         ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        environment = {k: v for k, v in site.environment().items() if k not in {"COLUMNS", "LINES"}}
+        environment = {
+            k: v for k, v in site.run.environment.items() if k not in {"COLUMNS", "LINES"}
+        }
         self.process = subprocess.Popen(
-            site.command(*arguments),
+            site.run.words(*arguments),
             env=environment,
             stdin=slave,
             stdout=slave,
@@ -82,8 +84,8 @@ def test_programs_get_snapshots(site: Any):
     client.begin("build", targets=[drv["path"]])
     site.until(lambda goals: goals["seen"]["state"] == "building")
     with subprocess.Popen(
-        site.command("ps", "--watch", "--json", "--interval=0.1"),
-        env=site.environment(),
+        site.run.words("ps", "--watch", "--json", "--interval=0.1"),
+        env=site.run.environment,
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None

@@ -142,8 +142,8 @@ def test_the_command_follows_in_another_terminal(site: Any):
     client.begin("build", targets=[drv["path"]])
     site.until(lambda goals: goals["talker"]["last-line"] == "one")
     with subprocess.Popen(
-        site.command("log", "-f", drv["path"]),
-        env=site.environment(),
+        site.run.words("log", "-f", drv["path"]),
+        env=site.run.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -210,7 +210,7 @@ def test_the_command_prints_events(site: Any):
     client = site.client()
     processes = [
         subprocess.Popen(
-            site.command("events", *options), env=site.environment(), stdout=subprocess.PIPE
+            site.run.words("events", *options), env=site.run.environment, stdout=subprocess.PIPE
         )
         for options in ([], ["--json"])
     ]

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Offloaded builds as clients of a real daemon see them; the build hook is a program."""
 
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.storedaemon.command_line import CommandLine
 from tests.storedaemon.conftest import RunningDaemon
 from tests.storedaemon.guix_client import GuixClient
 from tests.storedaemon.sessions.test_guix_builds import (
@@ -99,9 +98,8 @@ def test_daemon_and_clients_can_do_without(start_farm: StartFarm, tmp_path: Path
         recipes = Recipes(daemon, client)
         client.build(recipes.script("guix", "echo here > $out")[0])
         drv, out = recipes.script("native", "echo here > $out")
-    command = [sys.executable, "-m", "storedaemon", "build", "--no-offload", drv]
-    environment = {**os.environ, "STOREDAEMON_SOCKET": daemon.native_socket}
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    done = CommandLine(daemon.native_socket)("build", "--no-offload", drv)
+    assert done.returncode == 0, done.stderr
     assert Path(out).read_text() == "here\n"
     other = start_farm("accept build", options=("--no-offload",))
     with GuixClient(other.guix_socket) as client:

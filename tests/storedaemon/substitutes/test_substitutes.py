@@ -3,8 +3,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from storedaemon.client.client import connect
 from storedaemon.client.errors import DaemonError
 from storedaemon.wire import messages as m
 from tests.soundness import leftovers, unsound_items
+from tests.storedaemon.command_line import CommandLine
 from tests.storedaemon.conftest import RunningDaemon
 from tests.storedaemon.guix_client import GuixClient
 from tests.storedaemon.substitutes.bench import Recipes, item, use
@@ -269,10 +268,7 @@ def test_the_command_line_shows_what_can_be_had(daemon: RunningDaemon, shelf: Sh
     """One line an item, or JSON; the exit code tells whether all is offered."""
     path, absent = item(daemon, 1), item(daemon, 2)
     shelf.offer(path, b"x")
-    command = [sys.executable, "-m", "storedaemon", "--socket", daemon.native_socket]
-
-    def run(*words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    run = CommandLine(daemon.native_socket)
 
     shown = run("substitutes", path)
     assert (shown.returncode, shown.stdout) == (0, f"{path} (60  bytes)\n")
