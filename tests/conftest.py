@@ -15,7 +15,9 @@ hypothesis.settings.load_profile("reproducible")
 
 
 # Fixtures that start helpers, containers or a daemon, which takes a good part of a second.
-WHOLE = frozenset({"start_daemon", "open_yard", "bench", "services"})
+WHOLE = frozenset(
+    {"start_daemon", "open_yard", "bench", "services", "victim", "workers", "helpers", "locker"}
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,6 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and not WHOLE.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.whole)
+
+
+def pytest_collection_finish() -> None:
+    """Spare collections of cycles, of which `no_leaks` makes two a test, what stays anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
