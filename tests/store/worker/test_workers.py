@@ -401,18 +401,23 @@ async def test_giving_up_costs_no_worker(workers: StoreWorkers, tmp_path: Path):
     os.close(fd)
 
 
+async def end(helper: StartedHelper) -> None:
+    """Kill a helper, and have that noticed: its channel closes before it can be waited for."""
+    os.kill(helper.pid, 9)
+    await trio.to_thread.run_sync(os.waitid, os.P_PID, helper.pid, os.WEXITED | os.WNOWAIT)
+    await trio.testing.wait_all_tasks_blocked(0.02)
+
+
 async def test_a_worker_that_dies_fails_its_request_alone(
     workers: StoreWorkers, helpers: list[StartedHelper], tmp_path: Path
 ):
     """The others go on; with the last one gone, requests fail at once."""
     fd = os.open(tmp_path, os.O_RDONLY)
     await trio.Path(tmp_path, "f").write_bytes(b"f")
-    os.kill(helpers[0].pid, 9)
-    await trio.testing.wait_all_tasks_blocked(0.02)
+    await end(helpers[0])
     for _ in range(3):
         await workers.hash_path(fd, "f")
-    os.kill(helpers[1].pid, 9)
-    await trio.testing.wait_all_tasks_blocked(0.02)
+    await end(helpers[1])
     with pytest.raises(WorkerError) as caught:
         await workers.hash_path(fd, "f")
     assert caught.value.reason == "worker-gone"
