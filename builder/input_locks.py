@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from math import inf
 
 import structlog
 import trio
@@ -63,6 +64,7 @@ class InputLocks:
         self._users: Counter[StorePath] = Counter()
         self._tokens: dict[StorePath, int] = {}
         self._changed = trio.Event()
+        self._looks_again = inf
 
     @property
     def count(self) -> int:
@@ -74,7 +76,8 @@ class InputLocks:
         """Have inputs locked while inside, from soon on; costs the build nothing."""
         hold = _Hold(inputs, trio.current_time() + MOMENT)
         self._holds.add(hold)
-        self._changed.set()
+        if hold.due < self._looks_again:
+            self._changed.set()
         try:
             yield
         finally:
@@ -103,7 +106,8 @@ class InputLocks:
             if due is not None and due <= trio.current_time():
                 return
             self._changed = trio.Event()
-            with trio.move_on_at(float("inf") if due is None else due):
+            self._looks_again = inf if due is None else due
+            with trio.move_on_at(self._looks_again):
                 await self._changed.wait()
 
     async def _lock(self, hold: _Hold) -> None:

@@ -73,11 +73,24 @@ class ProcessMonitor:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reap until cancelled; must run in the main thread, where signals arrive."""
-        with trio.open_signal_receiver(signal.SIGCHLD) as arrivals:
+        token = trio.lowlevel.current_trio_token()
+
+        def look() -> None:
+            if not self._reap_some():
+                token.run_sync_soon(look, idempotent=True)
+
+        def notified(_signal: int, _frame: object) -> None:
+            # In a signal handler, this alone is safe. A task that is told of signals would be
+            # woken by it, too, but a turn later, when a builder has ended and others wait.
+            token.run_sync_soon(look, idempotent=True)
+
+        before = signal.signal(signal.SIGCHLD, notified)
+        try:
+            look()
             task_status.started()
-            await self._reap_all()
-            async for _ in arrivals:
-                await self._reap_all()
+            await trio.sleep_forever()
+        finally:
+            signal.signal(signal.SIGCHLD, before)
 
     @contextlib.contextmanager
     def expecting(self) -> Iterator[None]:
@@ -125,10 +138,6 @@ class ProcessMonitor:
         if not kept:
             del self._unclaimed[pid]
         return status
-
-    async def _reap_all(self) -> None:
-        while not self._reap_some():
-            await trio.lowlevel.checkpoint()
 
     def _reap_some(self) -> bool:
         """Reap a bounded number of ended children; say whether none is left."""

@@ -8,6 +8,7 @@ is limited. Entry point: `Meters`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 
 import structlog
 import trio
@@ -85,6 +86,7 @@ class Meters:
         self._over: list[Group] = []
         self._busy = False
         self._wanted = trio.Event()
+        self._looks_again = inf
 
     @classmethod
     def of_machine(cls, limit: int = 0) -> "Meters":
@@ -113,7 +115,8 @@ class Meters:
             yield meter
             return
         self._meters.add(meter)
-        self._wanted.set()
+        if meter.due < self._looks_again:
+            self._wanted.set()
         try:
             yield meter
         finally:
@@ -140,15 +143,15 @@ class Meters:
             home.close()
 
     async def _wait(self) -> None:
-        while not (self._meters or self._over):
+        """Wait until a meter is due, or it is time to try again to remove cgroups."""
+        again = trio.current_time() + MOMENT if self._over else inf
+        while (due := min([again, *(each.due for each in self._meters)])) > trio.current_time():
             self._wanted = trio.Event()
-            await self._wanted.wait()
-        due = min((meter.due for meter in self._meters), default=trio.current_time() + MOMENT)
-        while trio.current_time() < due:
-            self._wanted = trio.Event()
+            self._looks_again = due
             with trio.move_on_at(due):
                 await self._wanted.wait()
-                due = min([due, *(meter.due for meter in self._meters)])
+                continue
+            return
 
     async def _look(self, home: Home) -> None:
         self._over = [group for group in self._over if not group.remove()]
@@ -162,7 +165,7 @@ class Meters:
         finally:
             self._busy = False
             for meter in due:
-                meter.due = float("inf") if meter.failed else trio.current_time() + MOMENT
+                meter.due = inf if meter.failed else trio.current_time() + MOMENT
                 if meter not in self._meters:
                     self._end(meter)
 

@@ -19,8 +19,8 @@ from store.worker.client import StoreWorkers
 
 log = structlog.get_logger("builder")
 
-_PRECEDENCE = 0.002
-"""Seconds that the start of another build takes, which would have to wait meanwhile."""
+_PRECEDENCE = 0.01
+"""Seconds for which others go first; what several builds leave meanwhile is deleted at once."""
 
 Delete = Callable[[str], Awaitable[object]]
 

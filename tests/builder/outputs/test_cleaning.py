@@ -9,7 +9,7 @@ import trio.testing
 
 from builder.outputs.cleaning import Cleaner
 
-LONGER = 0.01
+LONGER = 0.03
 """Seconds in which nothing happens; the cleaner lets others go first for less."""
 
 
