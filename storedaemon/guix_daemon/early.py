@@ -154,7 +154,8 @@ def _claim_port(address: str) -> Claim:
     if not (host and port.isdigit() and int(port)):
         raise ValueError
     flags = _socket.AI_PASSIVE | _socket.AI_NUMERICSERV | _socket.AI_ADDRCONFIG
-    found = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM, 0, flags)
+    # As bytes, or Python imports what other scripts' names would need.
+    found = _socket.getaddrinfo(host.encode(), port, 0, _socket.SOCK_STREAM, 0, flags)
     family, kind, protocol, _, target = found[0]
     sock = _socket.socket(family, kind, protocol)
     try:
