@@ -69,7 +69,11 @@ class Receiver:
         Raises:
             ClientGoneError: It closed its end with an error.
         """
-        data = await self._receive_awake()
+        data = None
+        if self._asleep:
+            self._asleep -= 1
+        else:
+            data = await self._receive_awake()
         while data is None:
             # What was looked at would make the socket readable.
             self.settle()
@@ -78,10 +82,7 @@ class Receiver:
         return data
 
     async def _receive_awake(self) -> bytes | None:
-        """Give what the client sends within a moment; None if it does not, or mostly did not."""
-        if self._asleep:
-            self._asleep -= 1
-            return None
+        """Give what the client sends within a moment; None if it does not."""
         end = time.perf_counter() + AWAKE_SECONDS
         while time.perf_counter() < end:
             await trio.lowlevel.checkpoint()
