@@ -23,10 +23,13 @@ from store.temproots import TempRoots
 from storedaemon.config import Config
 from storedaemon.homes import UserDirectories
 from storedaemon.peers import Peers
+from storedaemon.request_memory import RequestMemory
 from storedaemon.session import Session
 from storedaemon.settings import weights
 
 T = TypeVar("T")
+
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Basics:
         homes: Makes users' profile directories.
         peers: Knows who connects.
         sessions: Those that are connected, by number, the oldest first.
+        request_memory: Room for their long requests.
     """
 
     config: Config
@@ -56,6 +60,7 @@ class Basics:
     homes: UserDirectories
     peers: Peers
     sessions: Mapping[int, Session]
+    request_memory: RequestMemory
 
 
 class Later(Generic[T]):
@@ -109,4 +114,5 @@ async def open_basics(
         ),
         peers=Peers(config.trusted_users, os.geteuid(), weights(config)),
         sessions=sessions,
+        request_memory=RequestMemory(config.max_request_memory * _MIB),
     )

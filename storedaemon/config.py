@@ -104,6 +104,7 @@ class Config:
     trusted_users: tuple[str, ...]
     shares: tuple[str, ...]
     max_connections: int
+    max_request_memory: int
     log_level: str
     log_format: str
 

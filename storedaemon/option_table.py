@@ -270,6 +270,7 @@ OPTIONS: tuple[Option, ...] = (
         "USER|@GROUP=N",
     ),
     _number("max-connections", "serve at most N clients at once", 4096, minimum=1),
+    _number("max-request-memory", "let long requests wait beyond it", 256, "MIB", minimum=1),
     _choice("log-level", "what the daemon reports", "info", "debug", "info", "warning", "error"),
     _choice("log-format", "how the daemon reports it", "auto", "auto", "console", "json"),
 )

@@ -154,6 +154,7 @@ async def assemble(basics: Basics, clients: HelperClients, stack: AsyncExitStack
         authenticator=authenticator,
         peers=basics.peers,
         sessions=basics.sessions,
+        request_memory=basics.request_memory,
     )
 
 

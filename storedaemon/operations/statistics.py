@@ -29,6 +29,7 @@ async def statistics(services: Services, _session: Session) -> Statistics:
     groups: dict[str, dict[str, int | float]] = {
         "process": await trio.to_thread.run_sync(_process),
         "sessions": {"connected": len(services.sessions)},
+        "requests": asdict(services.request_memory.statistics()),
         "slots": asdict(services.building.slots.statistics()),
         **({"jobserver": asdict(jobserver.statistics())} if jobserver else {}),
         "children": asdict(services.monitor.statistics()),

@@ -20,6 +20,7 @@ from locker.errors import HelperError
 from store.errors import StoreError
 from store.helper_errors import as_store_error
 from storedaemon.basics import Basics, Later
+from storedaemon.request_memory import SilentClientError
 from storedaemon.session import Session
 from storedaemon.sessions.guix_queries import QUERIES, set_options
 from storedaemon.sessions.receiver import Receiver
@@ -89,6 +90,7 @@ class _Connection:
         self._services = services
         self._wire = GuixSession()
         self._received = 0
+        self._memory = basics.request_memory.share()
         self._work: Work | None = None
         self._options: m.SetOptions | None = None
 
@@ -100,6 +102,7 @@ class _Connection:
         if self._work is not None:
             self._work.end()
         self._wire.close()
+        self._memory.release()
 
     # The handshake
 
@@ -133,7 +136,9 @@ class _Connection:
             while await self._answer_some():
                 await trio.lowlevel.checkpoint()
         except RemoteError as error:
-            await self._give_up(error)
+            await self._give_up(error, self._wire.error(error.message))
+        except SilentClientError as error:
+            await self._give_up(error, self._wire.refuse(error.message))
 
     async def _answer_some(self) -> bool:
         """Answer a turn's requests; tell whether the client is still there."""
@@ -143,6 +148,9 @@ class _Connection:
                 if not await self._receive():
                     return False
             answer = await self._answer(*found)
+            if self._received >= PORTION:
+                self._memory.release()
+            self._received = 0
             sent = send_now(sock, answer)
             if sent < len(answer):
                 await send(sock, answer[sent:])
@@ -151,21 +159,29 @@ class _Connection:
     async def _receive(self) -> bool:
         data = self._receiver.receive_now()
         if data is None:
-            data = await self._receiver.receive()
+            data = await self._wait_for_data()
         if data:
             self._wire.receive_data(data)
             self._received += len(data)
-            if self._received >= PORTION:
-                self._received = 0
+            if self._received % PORTION < len(data):
+                await self._memory.hold(self._received)
                 await trio.lowlevel.checkpoint()
         elif not self._wire.at_boundary:
             raise ClientGoneError("the connection ended within a message")
         return bool(data)
 
-    async def _give_up(self, error: RemoteError) -> None:
+    async def _wait_for_data(self) -> bytes:
+        if not self._memory.size:
+            return await self._receiver.receive()
+        with self._memory.listening():
+            return await self._receiver.receive()
+
+    async def _give_up(self, error: RemoteError | SilentClientError, answer: bytes) -> None:
         self._session.log.info("bad request", reason=error.reason, error=error.message)
+        self._wire.close()
+        self._memory.release()
         self._receiver.settle()
-        await send(self._sock, self._wire.error(error.message))
+        await send(self._sock, answer)
         await linger(self._sock, LINGER_SECONDS)
 
     async def _answer(self, operation: Operation, request: m.Request) -> bytes:
@@ -217,7 +233,9 @@ class _Connection:
         # It is there once the services are; before that, nobody waits for it to be imported.
         from storedaemon.sessions.guix_work import Work  # noqa: PLC0415
 
-        self._work = Work(self._sock, self._receiver, self._wire, services, self._session)
+        self._work = Work(
+            self._sock, self._receiver, self._wire, services, self._session, self._memory
+        )
         if self._options is not None:
             self._work.tell_as(self._options)
         return self._work

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from builder.events import BuildEvent
+from storedaemon.request_memory import Share
 from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.sessions.guix_additions import add_to_store
@@ -33,6 +34,7 @@ class Work:
         wire: The connection's state.
         services: The daemon's.
         session: The client's session.
+        memory: What the request at hand counts for.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class Work:
         wire: GuixSession,
         services: Services,
         session: Session,
+        memory: Share,
     ) -> None:
         self._sock = sock
         self._receiver = receiver
         self._wire = wire
         self._services = services
         self._session = session
+        self._memory = memory
         self._audience = Audience()
         self._special: dict[type[Any], Callable[[Any], Awaitable[m.Reply]]] = {
             m.AddToStore: self._add,
@@ -87,7 +91,11 @@ class Work:
         return await add_to_store(self._sock, self._wire, self._services, self._session, request)
 
     async def _perform_watched(self, request: m.Request) -> m.Reply:
-        """Do what may take long, unless the client hangs up."""
+        """Do what may take long, unless the client hangs up.
+
+        The request does not count any more: nobody knows when there would be room again.
+        """
+        self._memory.release()
         kind = type(request)
         return await self._watched(
             HANDLERS[kind](self._services, self._session, request, self._tell)

@@ -57,6 +57,7 @@ UNDER_WAY = {
     "ProcessMonitor": {"_running", "_unclaimed"},
     "Queries": {"_desks"},
     "Realiser": {"_asked"},
+    "RequestMemory": {"_line", "_shares"},
     "Scheduler": {"_jobs", "_requests"},
     "Services": {"sessions"},
     "Slots": {"_held", "_shares", "_taken", "_urgent", "_waiters"},
