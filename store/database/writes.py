@@ -74,7 +74,8 @@ def register(connection: apsw.Connection, items: Sequence[NewItem]) -> None:
             renewed.append(item.info.path)
         ids[item.info.path] = known
     for item in items:
-        _refer(connection, item.info, ids[item.info.path])
+        if item.info.references:
+            _refer(connection, item.info, ids[item.info.path])
     if len(items) > 1:
         _refuse_cycles(connection, items, {path: ids[path] for path in renewed})
 
