@@ -28,7 +28,7 @@ from store.syscalls import (
 
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _PATH = os.O_PATH | os.O_NOFOLLOW
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PERMISSIONS = 0o1777  # no set-id bits, which builders cannot make either
 
 
@@ -54,7 +54,7 @@ def replicate(
     """
     copy = _Copy(target, owners, recipient, check)
     try:
-        copy.enter(source, os.dup(target), "")
+        copy.enter(source, os.fstat(source), os.dup(target), "")
         while copy.levels:
             copy.step()
     finally:
@@ -64,9 +64,10 @@ def replicate(
 
 @dataclass(slots=True)
 class _Level:
-    """A directory that is being copied, and the names in it that are still to come."""
+    """A directory that is being copied, as it was, and the names in it that are still to come."""
 
     source: int
+    status: os.stat_result
     target: int
     path: str
     names: list[str]
@@ -100,18 +101,18 @@ class _Copy:
         self.levels.pop()
         try:
             if self.levels:  # the outermost directory has its owner and mode already
-                self._finish(level.target, os.fstat(level.source))
+                self._finish(level.target, level.status)
         finally:
             level.close()
 
-    def enter(self, fd: int, target: int, path: str) -> None:
+    def enter(self, fd: int, status: os.stat_result, target: int, path: str) -> None:
         """Begin with a directory; `target` is ours from here on."""
         try:
-            source = os.open(".", _DIRECTORY, dir_fd=fd)
+            source = _open(fd, status, _DIRECTORY)
         except BaseException:
             os.close(target)
             raise
-        level = _Level(source, target, path and f"{path}/", [])
+        level = _Level(source, status, target, path and f"{path}/", [])
         self.levels.append(level)
         level.names = os.listdir(source)
 
@@ -126,7 +127,7 @@ class _Copy:
                 if len(self.levels) == DEFAULT_LIMITS.depth:
                     raise FileError(f"`{path}' lies more than {DEFAULT_LIMITS.depth} deep")
                 os.mkdir(name, 0o700, dir_fd=to_fd)
-                self.enter(fd, os.open(name, _DIRECTORY, dir_fd=to_fd), path)
+                self.enter(fd, status, os.open(name, _DIRECTORY, dir_fd=to_fd), path)
             elif stat.S_ISREG(status.st_mode):
                 self._file(fd, status, to_fd, name, path)
             elif stat.S_ISLNK(status.st_mode):
@@ -155,8 +156,7 @@ class _Copy:
             return
         target = os.open(name, CREATE, 0o600, dir_fd=to_fd)
         try:
-            # Now it is certain that opening has no effect, as it might with a device.
-            source = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            source = _open(fd, status, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 self._contents(source, target, status.st_size)
             finally:
@@ -190,3 +190,17 @@ class _Copy:
             os.fchown(target, *self._recipient)
         os.fchmod(target, status.st_mode & _PERMISSIONS)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _open(fd: int, status: os.stat_result, flags: int) -> int:
+    """Open what was opened for its path alone, and is known to be a file or a directory.
+
+    Tests leave some of which they have taken all rights from themselves; without privileges,
+    those that are ours have to be given some.
+    """
+    name = f"/proc/self/fd/{fd}"
+    try:
+        return os.open(name, flags)
+    except PermissionError:
+        os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700)
+        return os.open(name, flags)

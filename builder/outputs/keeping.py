@@ -111,9 +111,10 @@ def _give(path: str, recipient: tuple[int, int]) -> None:
 
 def _open_up(path: str) -> int:
     """Let others look at a build directory, as they may with the C++ daemon; tell whose it is."""
-    with opened(path) as fd:
-        os.fchmod(fd, 0o755)
-        return os.fstat(fd).st_uid
+    top, _, name = path.rpartition("/")
+    with opened(top) as parent:
+        os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103 - see above
+        return os.lstat(name, dir_fd=parent).st_uid
 
 
 def _put_in_place(path: str, fd: int, directories: BuildDirectories) -> str:

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.slow
 
 ALICE, BOB, BUILDER = 4711, 4712, 64301
 SECONDS = 20
-FAILING = "echo evidence > file; mkdir d; ln file d/hard; ln -s /etc/passwd d/link; exit 3"
+FAILING = """
+echo evidence > file; mkdir d; ln file d/hard; ln -s /etc/passwd d/link
+mkdir locked; echo hidden > locked/secret; chmod 0 locked/secret locked; exit 3
+"""
 DAEMONS = {
     "root": (),
     "users": ("--build-users-group=builders",),
@@ -141,9 +144,10 @@ def test_a_shell_sees_what_the_builder_saw(enter: Callable[..., Entrance], kind:
     kept = entrance.fail()
     done = entrance.run(
         "env | sort | diff env - >&2; { id; pwd; } | diff id -; cat d/hard; "
-        "ls /sys 2>/dev/null; echo more >> file; echo made > $out; exit 7\n"
+        "ls /sys 2>/dev/null; echo more >> file; echo made > $out; stat -c %a locked; "
+        "chmod 700 locked; stat -c %a locked/secret; exit 7\n"
     )
-    assert done.stdout == "evidence\n", done
+    assert done.stdout == "evidence\n0\n0\n", done
     assert done.returncode == 7
     assert (kept / "file").read_text() == (kept / "d/hard").read_text() == "evidence\nmore\n"
     assert os.readlink(kept / "d/link") == "/etc/passwd"
