@@ -64,8 +64,8 @@ class Entrance:
     def run(self, text: str, *options: str) -> "subprocess.CompletedProcess[str]":
         """Enter with a pipe as standard input."""
         return subprocess.run(
-            self.site.command("enter", *options[:1], self.drv, *options[1:]),
-            env=self.site.environment(),
+            self.site.run.words("enter", *options[:1], self.drv, *options[1:]),
+            env=self.site.run.environment,
             input=text,
             capture_output=True,
             text=True,
