@@ -2,6 +2,7 @@
 """The program ``contrib/guix-daemon`` as scripts start it: by environment and few options."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -94,6 +95,16 @@ def test_questions_are_answered_on_standard_output(word: str, beginning: str):
     result = run(word)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(beginning)
+
+
+def test_it_finds_an_installed_package_from_elsewhere(tmp_path: Path):
+    """Where the program is not beside the modules, as in a distribution's package."""
+    program = tmp_path / "contrib" / "guix-daemon"
+    program.parent.mkdir()
+    shutil.copy(PROGRAM, program)
+    environment = {**os.environ, "STOREDAEMON_PYTHON": sys.executable}
+    said = subprocess.check_output([program, "--version"], env=environment, text=True, timeout=20)
+    assert said.startswith("guix-daemon (storedaemon) ")
 
 
 def test_mistakes_have_the_references_text_and_status():
