@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import trio
 
-from builder.retries.policy import Cause, Quiet
+from builder.retries.policy import Cause, Quiet, quiet_to_begin_with
 from builder.retries.records import Attempt, Flaky
 from store.layout import Layout
 from store.paths import StorePath
@@ -35,6 +35,8 @@ create table if not exists Attempts (
 );
 create index if not exists AttemptsByDrv on Attempts (drv);
 create index if not exists AttemptsByName on Attempts (name, sequence);
+create index if not exists AttemptsThatNeededQuiet on Attempts (name)
+ where cause = 'success' and quiet > 0;
 """
 _RECORD = f"insert into Attempts ({_COLUMNS}) values ({_MARKS})"  # noqa: S608 - names of fields
 _OF_DRV = f"select {_COLUMNS} from Attempts where drv = ? order by sequence desc limit ?"  # noqa: S608
@@ -42,6 +44,7 @@ _OF_NAME = f"select {_COLUMNS} from Attempts where name = ? order by sequence de
 _PEAK_OF_NAME = """
 select coalesce(max(peak_memory), 0)
   from (select peak_memory from Attempts where name = ? order by sequence desc limit ?)"""
+_NEEDED_QUIET = "select distinct name from Attempts where cause = 'success' and quiet > 0"
 _FLAKY = """
 select name,
        sum(number - 1) as failures, count(*) as passes,
@@ -68,6 +71,8 @@ class History:
         self._writer = writer
         self._pending: list[Attempt] = []
         self._writing: list[Attempt] = []
+        # Few do, and each build asks.
+        self._needed_quiet = {str(name) for (name,) in self._query(_NEEDED_QUIET, ())}
         self._lock = trio.Lock()
         self._due = trio.Event()
 
@@ -100,6 +105,9 @@ class History:
     def record(self, attempt: Attempt) -> None:
         """Remember an attempt."""
         self._pending.append(attempt)
+        needed_quiet = attempt.succeeded and attempt.quiet is not Quiet.USUAL
+        if needed_quiet and len(self._needed_quiet) < MOST_ATTEMPTS:
+            self._needed_quiet.add(attempt.name)
         # Failures are rare, and whoever sees one may ask at once, perhaps another process.
         if len(self._pending) >= _WRITTEN_AT or not attempt.succeeded:
             self._due.set()
@@ -113,6 +121,12 @@ class History:
         """Return the attempts at building any derivation of a name, the latest first."""
         unwritten = [each for each in self._unwritten() if each.name == name]
         return [*unwritten, *self._read(_OF_NAME, name, most)][:most]
+
+    def quiet_of_name(self, name: str) -> Quiet:
+        """Return how quiet it had to be when a derivation of a name was last built."""
+        if name not in self._needed_quiet:
+            return Quiet.USUAL
+        return quiet_to_begin_with(each.quiet for each in self.of_name(name) if each.succeeded)
 
     def peak_of_name(self, name: str) -> int:
         """Return the most bytes that the latest builds of any derivation of a name needed."""

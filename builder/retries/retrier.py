@@ -25,7 +25,7 @@ from builder.logfile import set_aside
 from builder.options import BuildMode, BuildOptions
 from builder.retries.attributes import settings_of
 from builder.retries.history import History
-from builder.retries.policy import Cause, Ended, Quiet, decide, quiet_to_begin_with
+from builder.retries.policy import Cause, Ended, Quiet, decide
 from builder.retries.records import Attempt
 from builder.scheduling.jobs import Job, JobState
 from builder.scheduling.scheduler import Realiser
@@ -75,9 +75,7 @@ class Retrier:
             job.options = replace(job.options, retries=settings)
         job.foresee_memory = partial(self._history.peak_of_name, job.name)
         if settings.attempts > 1:
-            earlier = self._history.of_name(job.name)
-            passed = (each.quiet for each in earlier if each.succeeded)
-            job.quiet = max(first, quiet_to_begin_with(passed))
+            job.quiet = max(first, self._history.quiet_of_name(job.name))
         for job.attempt in count(1):
             try:
                 await self._attempt(job)

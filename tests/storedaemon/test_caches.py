@@ -46,7 +46,8 @@ UNDER_WAY = {
     "ContentSources": {"_scanners"},
     "DetachedBuilds": {"_builds"},  # kept as long as the option says
     "Dispatcher": {"_lines"},
-    "History": {"_pending", "_writing"},  # written as they come
+    # Written as they come; and names that are in the record, which is bounded.
+    "History": {"_pending", "_writing", "_needed_quiet"},
     "InputLocks": {"_holds", "_over", "_tokens", "_users"},
     "Jobserver": {"_builds", "_starting"},
     "LockWatch": {"_jobs"},

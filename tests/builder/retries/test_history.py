@@ -53,6 +53,20 @@ async def test_it_outlives_the_daemon(layout: Layout):
         assert len(history.of_name("demo.drv", most=2)) == 2
 
 
+async def test_what_needed_quiet_is_known_at_once(layout: Layout):
+    """What the last build of a name passed with counts, also for the next daemon."""
+    async with History.open(layout) as history:
+        assert history.quiet_of_name("demo.drv") is Quiet.USUAL
+        history.record(FAILED)
+        assert history.quiet_of_name("demo.drv") is Quiet.USUAL
+        history.record(PASSED)
+        assert history.quiet_of_name("demo.drv") is Quiet.HALF
+    async with History.open(layout) as history:
+        assert history.quiet_of_name("demo.drv") is Quiet.HALF
+        history.record(replace(PASSED, quiet=Quiet.USUAL))
+        assert history.quiet_of_name("demo.drv") is Quiet.USUAL
+
+
 async def test_what_the_latest_of_a_name_needed_counts(layout: Layout):
     """The most, whether it is written yet or not; nothing where the name is new."""
     async with History.open(layout) as history:
