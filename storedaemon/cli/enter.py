@@ -113,7 +113,7 @@ def _exit_code(ended: Mapping[str, Any]) -> int:
 @contextmanager
 def _raw(fd: int) -> Iterator[None]:
     before = termios.tcgetattr(fd)
-    tty.setraw(fd)
+    tty.setraw(fd, termios.TCSADRAIN)  # what was typed already is for the shell
     try:
         yield
     finally:
