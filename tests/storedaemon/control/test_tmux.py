@@ -106,7 +106,6 @@ def test_one_builds_and_the_other_looks_on(site: Any, sit_down: Callable[[Any], 
     builder.until(drv["outputs"]["out"], "ready$")
 
 
-@pytest.mark.usefixtures("site")
 def test_one_fails_and_the_other_enters(
     make_site: Callable[..., Any], tmp_path: Path, sit_down: Callable[[Any], Screen]
 ):
