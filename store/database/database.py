@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`StoreDatabase`: everything the rest asks of the database or tells it."""
 
+import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -215,12 +216,29 @@ def _prepare(layout: Layout) -> None:
     """Make the database where no schema is stated; otherwise see that we know its schema."""
     if schema.check_version(layout):
         return
-    connection = open_connection(layout.database_file, create=True)
+    with _alone(layout.database):
+        if schema.check_version(layout):
+            return
+        connection = open_connection(layout.database_file, create=True)
+        try:
+            connection.set_busy_timeout(60_000)
+            schema.create(connection, layout)
+        finally:
+            connection.close()
+
+
+@contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """Keep other daemons of ours from making a database there meanwhile.
+
+    SQLite does not wait for another connection that changes the journal's mode.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        connection.set_busy_timeout(60_000)
-        schema.create(connection, layout)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
     finally:
-        connection.close()
+        os.close(fd)
 
 
 async def _close(connections: Connections) -> None:

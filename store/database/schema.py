@@ -6,7 +6,7 @@ database states the number; each daemon holds `big-lock` shared for as long as
 it lives, so that whoever changes the schema one day can wait for all of them.
 """
 
-import os
+import secrets
 from pathlib import Path
 
 import apsw
@@ -93,10 +93,10 @@ def check_version(layout: Layout) -> bool:
 def create(connection: apsw.Connection, layout: Layout) -> None:
     """Make what is missing of the schema, then state its version.
 
-    Two daemons may do so at the same time: the tables are made in one
+    Whoever looks meanwhile sees all or nothing: the tables are made in one
     transaction, and the file is put into place by a rename.
     """
     connection.execute(f"begin immediate; {_TABLES} commit").fetchall()
-    draft = Path(f"{layout.schema_file}.{os.getpid()}")
+    draft = Path(f"{layout.schema_file}.{secrets.token_hex(8)}")
     draft.write_text(str(VERSION), encoding="ascii")
     draft.replace(layout.schema_file)
