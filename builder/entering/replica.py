@@ -13,10 +13,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from store.descent import Descent, Level
 from store.errors import FileError
-from store.nar.reader import DEFAULT_LIMITS
 from store.sealing.copying import CREATE, copy_content
 from store.syscalls import (
     RESOLVE_BENEATH,
@@ -53,28 +52,10 @@ def replicate(
         OSError: Something cannot be read or written.
     """
     copy = _Copy(target, owners, recipient, check)
-    try:
+    with copy.descent:
         copy.enter(source, os.fstat(source), os.dup(target), "")
-        while copy.levels:
-            copy.step()
-    finally:
-        for level in copy.levels:
-            level.close()
-
-
-@dataclass(slots=True)
-class _Level:
-    """A directory that is being copied, as it was, and the names in it that are still to come."""
-
-    source: int
-    status: os.stat_result
-    target: int
-    path: str
-    names: list[str]
-
-    def close(self) -> None:
-        os.close(self.source)
-        os.close(self.target)
+        for level, name in copy.descent:
+            copy.entry(level.source, name, level.target, level.below(name))
 
 
 class _Copy:
@@ -90,20 +71,14 @@ class _Copy:
         self._recipient = recipient
         self._check = check
         self._links: dict[tuple[int, int], str] = {}
-        self.levels: list[_Level] = []
+        # Of the directories that are being copied, as they were before they were opened.
+        self._statuses: list[os.stat_result] = []
+        self.descent = Descent(self._leave)
 
-    def step(self) -> None:
-        level = self.levels[-1]
-        if level.names:
-            name = level.names.pop()
-            self._entry(level.source, name, level.target, level.path + name)
-            return
-        self.levels.pop()
-        try:
-            if self.levels:  # the outermost directory has its owner and mode already
-                self._finish(level.target, level.status)
-        finally:
-            level.close()
+    def _leave(self, level: Level) -> None:
+        status = self._statuses.pop()
+        if level.path:  # the outermost directory has its owner and mode already
+            self._finish(level.target, status)
 
     def enter(self, fd: int, status: os.stat_result, target: int, path: str) -> None:
         """Begin with a directory; `target` is ours from here on."""
@@ -112,11 +87,12 @@ class _Copy:
         except BaseException:
             os.close(target)
             raise
-        level = _Level(source, status, target, path and f"{path}/", [])
-        self.levels.append(level)
-        level.names = os.listdir(source)
+        level = Level(source, target, path, [])
+        self.descent.enter(level)
+        self._statuses.append(status)
+        level.names.extend(os.listdir(source))
 
-    def _entry(self, dirfd: int, name: str, to_fd: int, path: str) -> None:
+    def entry(self, dirfd: int, name: str, to_fd: int, path: str) -> None:
         self._check()
         fd = openat2(dirfd, name, _PATH, _RESOLVE)
         try:
@@ -124,8 +100,7 @@ class _Copy:
             if status.st_uid not in self._owners:
                 raise FileError(f"`{path}' in the kept build directory is user {status.st_uid}'s")
             if stat.S_ISDIR(status.st_mode):
-                if len(self.levels) == DEFAULT_LIMITS.depth:
-                    raise FileError(f"`{path}' lies more than {DEFAULT_LIMITS.depth} deep")
+                self.descent.check_depth(path)
                 os.mkdir(name, 0o700, dir_fd=to_fd)
                 self.enter(fd, status, os.open(name, _DIRECTORY, dir_fd=to_fd), path)
             elif stat.S_ISREG(status.st_mode):

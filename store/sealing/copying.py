@@ -11,10 +11,10 @@ import os
 import stat
 from collections.abc import Callable
 
+from store.descent import Descent, Level
 from store.errors import FileError
 from store.files import open_with_rights
 from store.metadata import unsupported_type
-from store.nar.reader import DEFAULT_LIMITS
 
 Check = Callable[[os.stat_result, str], object]
 
@@ -43,22 +43,10 @@ def copy_tree(dirfd: int, name: str, to_fd: int, to_name: str, path: str, check:
         FileError: Something is of a type that no item may have, or lies too deep.
         OSError: Something cannot be read or written.
     """
-    levels: list[tuple[int, int, str, list[str]]] = []
-    try:
-        _copy(dirfd, name, to_fd, to_name, path, check, levels)
-        while levels:
-            source, target, above, names = levels[-1]
-            if names:
-                entry = names.pop()
-                _copy(source, entry, target, entry, f"{above}/{entry}", check, levels)
-            else:
-                levels.pop()
-                os.close(source)
-                os.close(target)
-    finally:
-        for source, target, _, _ in levels:
-            os.close(source)
-            os.close(target)
+    with Descent() as descent:
+        _copy(dirfd, name, to_fd, to_name, path, check, descent)
+        for level, entry in descent:
+            _copy(level.source, entry, level.target, entry, level.below(entry), check, descent)
 
 
 def _copy(
@@ -68,13 +56,14 @@ def _copy(
     to_name: str,
     path: str,
     check: Check,
-    levels: list[tuple[int, int, str, list[str]]],
+    descent: Descent,
 ) -> None:
     status = os.lstat(name, dir_fd=dirfd)
     if stat.S_ISDIR(status.st_mode):
-        if len(levels) == DEFAULT_LIMITS.depth:
-            raise FileError(f"`{path}' lies more than {DEFAULT_LIMITS.depth} directories deep")
-        levels.append(_copy_directory(dirfd, name, to_fd, to_name, path, check))
+        descent.check_depth(path)
+        level = _copy_directory(dirfd, name, to_fd, to_name, path, check)
+        descent.enter(level)
+        level.names.extend(os.listdir(level.source))
     elif stat.S_ISREG(status.st_mode):
         _copy_file(dirfd, name, to_fd, to_name, path, check)
     elif stat.S_ISLNK(status.st_mode):
@@ -86,7 +75,7 @@ def _copy(
 
 def _copy_directory(
     dirfd: int, name: str, to_fd: int, to_name: str, path: str, check: Check
-) -> tuple[int, int, str, list[str]]:
+) -> Level:
     source = open_with_rights(dirfd, name)
     try:
         check(os.fstat(source), path)
@@ -97,7 +86,7 @@ def _copy_directory(
     except BaseException:
         os.close(source)
         raise
-    return source, target, path, os.listdir(source)
+    return Level(source, target, path, [])
 
 
 def _copy_file(dirfd: int, name: str, to_fd: int, to_name: str, path: str, check: Check) -> None:

@@ -10,11 +10,10 @@ the content is: whoever copies hashes the copy. Entry point: `copy_foreign`.
 
 import os
 import stat
-from dataclasses import dataclass
 
+from store.descent import Descent, Level
 from store.errors import FileError
 from store.metadata import unsupported_type
-from store.nar.reader import DEFAULT_LIMITS
 from store.sealing.copying import CREATE, copy_content
 from store.syscalls import (
     RESOLVE_BENEATH,
@@ -50,43 +49,18 @@ def copy_foreign(
         FileError: It is something else, is larger, or changed meanwhile.
         OSError: Something cannot be read or written.
     """
-    copy = _Copy(limit, plain=plain)
-    try:
+    with Descent() as descent:
+        copy = _Copy(descent, limit, plain=plain)
         copy.entry(dirfd, name, to_fd, to_name, path)
-        while copy.levels:
-            copy.step()
-    finally:
-        for level in copy.levels:
-            level.close()
-
-
-@dataclass(slots=True)
-class _Level:
-    """A directory that is being copied, and the names in it that are still to come."""
-
-    source: int
-    target: int
-    path: str
-    names: list[str]
-
-    def close(self) -> None:
-        os.close(self.source)
-        os.close(self.target)
+        for level, entry in descent:
+            copy.entry(level.source, entry, level.target, entry, level.below(entry))
 
 
 class _Copy:
-    def __init__(self, limit: int, *, plain: bool) -> None:
+    def __init__(self, descent: Descent, limit: int, *, plain: bool) -> None:
+        self._descent = descent
         self._left = limit
         self._plain = plain
-        self.levels: list[_Level] = []
-
-    def step(self) -> None:
-        level = self.levels[-1]
-        if level.names:
-            name = level.names.pop()
-            self.entry(level.source, name, level.target, name, f"{level.path}/{name}")
-        else:
-            self.levels.pop().close()
 
     def entry(self, dirfd: int, name: str, to_fd: int, to_name: str, path: str) -> None:
         fd = openat2(dirfd, name, _PATH, _RESOLVE)
@@ -112,8 +86,7 @@ class _Copy:
             raise FileError(f"`{path}' is larger than it was", reason="too-large")
 
     def _directory(self, fd: int, to_fd: int, to_name: str, path: str) -> None:
-        if len(self.levels) == DEFAULT_LIMITS.depth:
-            raise FileError(f"`{path}' lies more than {DEFAULT_LIMITS.depth} directories deep")
+        self._descent.check_depth(path)
         source = os.open(".", _DIRECTORY, dir_fd=fd)
         try:
             names = self._names(source, path)
@@ -122,7 +95,7 @@ class _Copy:
         except BaseException:
             os.close(source)
             raise
-        self.levels.append(_Level(source, target, path, names))
+        self._descent.enter(Level(source, target, path, names))
 
     def _names(self, fd: int, path: str) -> list[str]:
         names = []
