@@ -22,7 +22,7 @@ from store.database.garbage import Garbage
 from store.paths import StorePath
 from store.worker.client import StoreWorkers
 
-_BATCH = 2048
+_BATCH = 512
 _NOTHING = Thrown(frozenset(), 0, {}, {})
 
 

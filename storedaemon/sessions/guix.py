@@ -12,11 +12,13 @@ import contextlib
 import socket
 import time
 from collections.abc import Awaitable
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import trio
 
 from locker.errors import HelperError
+from store import turns
 from store.errors import StoreError
 from store.helper_errors import as_store_error
 from storedaemon.basics import Basics, Later
@@ -44,6 +46,14 @@ TURN = 32
 
 PORTION = 64 * 1024
 """Bytes of one long request that are read in a row: about a millisecond of work."""
+
+_LISTS = {
+    m.TextsReply: attrgetter("values"),
+    m.GarbageReply: attrgetter("paths"),
+    m.RootsReply: attrgetter("roots"),
+    m.SubstitutablesReply: attrgetter("infos"),
+}
+"""What there can be any number of in a reply."""
 
 LINGER_SECONDS = 5.0
 """How long a client that is being told to go may keep sending."""
@@ -191,7 +201,11 @@ class _Connection:
         started = time.perf_counter() if session.rpc_log.enabled else 0.0
         outcome = "ok"
         try:
-            answer = self._wire.reply(operation, await self._perform(request))
+            reply = await self._perform(request)
+            if type(reply) in _LISTS and _is_long(reply):
+                answer = await trio.to_thread.run_sync(self._wire.reply, operation, reply)
+            else:
+                answer = self._wire.reply(operation, reply)
         except StoreError as error:
             answer, outcome = self._wire.error(error.message, error.status), error.reason
         except HelperError as error:
@@ -244,3 +258,8 @@ class _Connection:
 def _describe(error: OSError) -> str:
     text = error.strerror or str(error)
     return f"{error.filename}: {text}" if error.filename else text
+
+
+def _is_long(reply: m.Reply) -> bool:
+    """Tell whether it takes more than a few milliseconds to write a reply."""
+    return len(_LISTS[type(reply)](reply)) > turns.PORTION

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from store import turns
 from store.nar.events import Content, Directory, DirectoryEnd, Regular, Symlink
 from store.nar.writer import write
 from storedaemon.wire import guix
@@ -64,6 +65,15 @@ def test_the_recorded_handshake_conversation(client: GuixClient, daemon: Running
     assert caught.value.message == "path `/not-a-store-path' is not in the store"
     assert caught.value.status == 1
     assert not client.is_valid(f"{daemon.store}/short")
+
+
+def test_an_answer_may_be_long(client: GuixClient):
+    """A thread writes it, and requests that came meanwhile are answered after it."""
+    paths = {client.add_text(f"text-{number}", b"") for number in range(turns.PORTION + 1)}
+    reply = client.call(m.QueryAllValidPaths())
+    assert isinstance(reply, m.TextsReply)
+    assert set(reply.values) == paths
+    assert client.is_valid(min(paths))
 
 
 def test_the_recorded_additions_conversation(client: GuixClient, daemon: RunningDaemon):
