@@ -25,8 +25,8 @@ from locker.channel import Channel, close_all
 from locker.errors import ChannelClosedError
 from locker.start import adopt_channel
 
-_BEGUN = 2
-"""Milliseconds after which a container is taken to have begun; some builds have ended by then."""
+_MOMENT = 0.0008
+"""Seconds for which a new container is left alone; a trivial build takes half of it."""
 
 _SETUP_ERRORS = (OSError, UnsuitableProgramError, RuntimeError)
 
@@ -79,12 +79,12 @@ class Spawner:
             setup.close()
             close_all(fds)  # before the reply: who gets that waits for the status pipe to close
         self._channel.send(reply, pidfds)
+        close_all(pidfds)
         if isinstance(reply, SpawnRefused):
             gc.collect()  # it does not run by itself, and errors may leave cycles
         if self._home is not None and self._home.away:
-            self._await_leisure(pidfds)
+            self._await_leisure()
             self._prepare_room(self._home, script)
-        close_all(pidfds)
 
     def _setup_for(self, script: Script) -> Setup:
         """Give what sets a container up: what was begun in advance, if it suits."""
@@ -125,15 +125,13 @@ class Spawner:
             home.enter_room(self._kit.loopback.get())
         return True
 
-    def _await_leisure(self, pidfds: tuple[int, ...]) -> None:
+    def _await_leisure(self) -> None:
         """Wait for what is done in advance not to compete with the container just made.
 
-        That is when it has ended, or at least has begun, unless the next one is asked for.
+        A trivial one has ended by then, or the next one is asked for. To be woken by its
+        end would not do: the processors are taken then, by it and by the daemon.
         """
-        leisure = select.poll()
-        for fd in (self._channel.fileno(), *pidfds):
-            leisure.register(fd, select.POLLIN)
-        leisure.poll(_BEGUN)
+        select.select((self._channel,), (), (), _MOMENT)
 
     def _prepare_room(self, home: Home, last: Script) -> None:
         """Move on to the next container's namespaces, while nobody waits.
