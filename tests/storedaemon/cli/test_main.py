@@ -20,7 +20,7 @@ HEAVY = {"trio", "structlog", "apsw", "cbor2", "pyroute2", "prctl", "asyncio", "
 
 
 def seconds(*command: str) -> float:
-    """Measure the median time of a command."""
+    """Measure the least time of a command: on a busy machine it may wait for a processor."""
 
     def once() -> float:
         started = time.perf_counter()
