@@ -57,7 +57,9 @@ async def test_it_is_all_that_a_container_has_open(
     bench: "Workbench", shell: "Describe", streams: Streams, identity: dict[str, object]
 ):
     """Under its own name, as the container's user's, as the terminal that controls its session."""
-    script = "stty size; ls -l /proc/$$/fd | sed -n 's/.* -> //p'; stat -c %u /dev/pts/0; id -u"
+    # A pipeline would show: the shell has its pipe open for a moment.
+    script = "stty size; for fd in /proc/$$/fd/*; do readlink $fd; done"
+    script += "; stat -c %u /dev/pts/0; id -u"
     script += "; ps -o tty= -p $$; echo from the start > /dev/tty; ls /dev/pts"
     output = await run(bench, shell(script, terminal=SIZE, **identity), streams)
     size, *files, owner, user, tty, told, listed, _ = output.split("\r\n")
