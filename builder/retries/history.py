@@ -66,13 +66,14 @@ _LOOKED_AT = 8
 class History:
     """Remembers attempts; make one with `open`."""
 
-    def __init__(self, reader: apsw.Connection, writer: apsw.Connection) -> None:
+    def __init__(
+        self, reader: apsw.Connection, writer: apsw.Connection, needed_quiet: set[str]
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._pending: list[Attempt] = []
         self._writing: list[Attempt] = []
-        # Few do, and each build asks.
-        self._needed_quiet = {str(name) for (name,) in self._query(_NEEDED_QUIET, ())}
+        self._needed_quiet = needed_quiet  # few do, and each build asks
         self._lock = trio.Lock()
         self._due = trio.Event()
 
@@ -86,7 +87,8 @@ class History:
         """
         writer = await trio.to_thread.run_sync(connect, layout.index_file, _TABLE)
         reader = await trio.to_thread.run_sync(connect, layout.index_file, _TABLE)
-        history = cls(reader, writer)
+        names = await trio.to_thread.run_sync(_query, reader, _NEEDED_QUIET, ())
+        history = cls(reader, writer, {str(name) for (name,) in names})
         try:
             yield history
         finally:
@@ -131,13 +133,13 @@ class History:
     def peak_of_name(self, name: str) -> int:
         """Return the most bytes that the latest builds of any derivation of a name needed."""
         peaks = [each.peak_memory for each in self._unwritten() if each.name == name]
-        written = self._query(_PEAK_OF_NAME, (name, _LOOKED_AT))
+        written = _query(self._reader, _PEAK_OF_NAME, (name, _LOOKED_AT))
         return max([*peaks, *(int(peak) for (peak,) in written)], default=0)
 
     async def flaky(self, most: int = 1000) -> list[Flaky]:
         """Return what failed and then passed when it was quieter, the latest first."""
         await self.flush()
-        rows = await trio.to_thread.run_sync(self._query, _FLAKY, (most,))
+        rows = await trio.to_thread.run_sync(_query, self._reader, _FLAKY, (most,))
         return [
             Flaky(str(name), int(failures), int(passes), Quiet(int(quiet)), float(last))
             for name, failures, passes, quiet, last in rows
@@ -155,14 +157,7 @@ class History:
         return chain(reversed(self._pending), reversed(self._writing))
 
     def _read(self, statement: str, *bindings: str | int) -> list[Attempt]:
-        return [_attempt(row) for row in self._query(statement, bindings)]
-
-    def _query(self, statement: str, bindings: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
-        try:
-            return self._reader.execute(statement, bindings).fetchall()
-        except apsw.Error:
-            # A record that cannot be read is none; builds go on without it.
-            return []
+        return [_attempt(row) for row in _query(self._reader, statement, bindings)]
 
     def _write(self, attempts: list[Attempt]) -> None:
         try:
@@ -172,6 +167,16 @@ class History:
         except apsw.Error:
             # Likewise: a full disk must not end builds for the sake of their record.
             return
+
+
+def _query(
+    connection: apsw.Connection, statement: str, bindings: tuple[str | int, ...]
+) -> list[tuple[Any, ...]]:
+    try:
+        return connection.execute(statement, bindings).fetchall()
+    except apsw.Error:
+        # A record that cannot be read is none; builds go on without it.
+        return []
 
 
 def _attempt(row: tuple[Any, ...]) -> Attempt:
