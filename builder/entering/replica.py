@@ -18,14 +18,10 @@ from store.descent import Descent, Level
 from store.errors import FileError
 from store.sealing.copying import CREATE, copy_content
 from store.syscalls import (
-    RESOLVE_BENEATH,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
+    RESOLVE_WITHIN,
     openat2,
 )
 
-_RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _PATH = os.O_PATH | os.O_NOFOLLOW
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PERMISSIONS = 0o1777  # no set-id bits, which builders cannot make either
@@ -94,7 +90,7 @@ class _Copy:
 
     def entry(self, dirfd: int, name: str, to_fd: int, path: str) -> None:
         self._check()
-        fd = openat2(dirfd, name, _PATH, _RESOLVE)
+        fd = openat2(dirfd, name, _PATH, RESOLVE_WITHIN)
         try:
             status = os.fstat(fd)
             if status.st_uid not in self._owners:

@@ -17,14 +17,10 @@ from store.hashes import HashAlgorithm, new_hasher
 from store.nar.dump import dump
 from store.nar.reader import DEFAULT_LIMITS
 from store.syscalls import (
-    RESOLVE_BENEATH,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
+    RESOLVE_WITHIN,
     openat2,
 )
 
-RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 """How everything on a medium is opened."""
 
 LARGEST = 1 << 36
@@ -55,7 +51,7 @@ def opened_path(dirfd: int, name: str) -> Iterator[tuple[int, os.stat_result]]:
     Raises:
         OSError: It is not there, or a mount.
     """
-    fd = openat2(dirfd, name, os.O_PATH | os.O_NOFOLLOW, RESOLVE)
+    fd = openat2(dirfd, name, os.O_PATH | os.O_NOFOLLOW, RESOLVE_WITHIN)
     try:
         yield fd, os.fstat(fd)
     finally:
@@ -113,7 +109,7 @@ def tree_stamp(dirfd: int, name: str, should_stop: ShouldStop) -> bytes:
             raise Stopped
         if depth > DEFAULT_LIMITS.depth:
             raise OSError(f"`{os.fsdecode(path)}' is nested too deep")
-        fd = openat2(dirfd, path, os.O_RDONLY | os.O_DIRECTORY, RESOLVE)
+        fd = openat2(dirfd, path, os.O_RDONLY | os.O_DIRECTORY, RESOLVE_WITHIN)
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:

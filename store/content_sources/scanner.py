@@ -22,7 +22,6 @@ from store.content_sources.catalogue import Catalogue, Entry
 from store.content_sources.hashing import (
     ARCHIVE_OVERHEAD,
     LARGEST,
-    RESOLVE,
     Stopped,
     file_stamp,
     hash_file,
@@ -33,7 +32,7 @@ from store.content_sources.hashing import (
 from store.errors import StoreError
 from store.hashes import HashAlgorithm
 from store.nar.reader import DEFAULT_LIMITS
-from store.syscalls import openat2
+from store.syscalls import RESOLVE_WITHIN, openat2
 
 TREE_LEVELS = 2
 """How deep directories lie whose archive form is hashed: each level reads all files once more."""
@@ -282,7 +281,7 @@ class _Scan:
                 self._enter(dirfd, name, path)
 
     def _enter(self, dirfd: int, name: str, path: str) -> None:
-        fd = openat2(dirfd, name, os.O_RDONLY | os.O_DIRECTORY, RESOLVE)
+        fd = openat2(dirfd, name, os.O_RDONLY | os.O_DIRECTORY, RESOLVE_WITHIN)
         try:
             self._levels.append(_Level(fd, path, os.scandir(fd)))
         except BaseException:
@@ -308,7 +307,7 @@ class _Scan:
     def _tree(self, path: str) -> None:
         above, _, name = path.rpartition("/")
         with self._tolerating(path):
-            fd = openat2(self._root, above or ".", os.O_RDONLY | os.O_DIRECTORY, RESOLVE)
+            fd = openat2(self._root, above or ".", os.O_RDONLY | os.O_DIRECTORY, RESOLVE_WITHIN)
             try:
                 self._hash_tree(fd, name, path)
             finally:

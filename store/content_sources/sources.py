@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import trio
 
 from store.content_sources.catalogue import MOST_ENTRIES, Catalogue, Entry
-from store.content_sources.hashing import RESOLVE, file_stamp, opened_path
+from store.content_sources.hashing import file_stamp, opened_path
 from store.content_sources.scanner import Scanner, SourceStatus, State
 from store.errors import DatabaseError, FileError
 from store.hashes import Digest, HashAlgorithm
 from store.layout import Layout
 from store.paths import StorePath
-from store.syscalls import openat2
+from store.syscalls import RESOLVE_WITHIN, openat2
 from store.tally import CacheStatistics, Tally
 
 _OPEN_SECONDS = 30.0
@@ -177,7 +177,7 @@ class MediumPlace:
         above, _, name = self._entry.path.rpartition("/")
         root = os.open(self._entry.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fd = openat2(root, above or ".", os.O_RDONLY | os.O_DIRECTORY, RESOLVE)
+            fd = openat2(root, above or ".", os.O_RDONLY | os.O_DIRECTORY, RESOLVE_WITHIN)
         finally:
             os.close(root)
         try:

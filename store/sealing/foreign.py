@@ -16,14 +16,10 @@ from store.errors import FileError
 from store.metadata import unsupported_type
 from store.sealing.copying import CREATE, copy_content
 from store.syscalls import (
-    RESOLVE_BENEATH,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
+    RESOLVE_WITHIN,
     openat2,
 )
 
-_RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _PATH = os.O_PATH | os.O_NOFOLLOW
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What an entry takes in an archive beside its contents: more entries than fit are no copy.
@@ -63,7 +59,7 @@ class _Copy:
         self._plain = plain
 
     def entry(self, dirfd: int, name: str, to_fd: int, to_name: str, path: str) -> None:
-        fd = openat2(dirfd, name, _PATH, _RESOLVE)
+        fd = openat2(dirfd, name, _PATH, RESOLVE_WITHIN)
         try:
             status = os.fstat(fd)
             if stat.S_ISREG(status.st_mode):
