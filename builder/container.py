@@ -2,7 +2,8 @@
 """What a build process sees and may do, as plain data.
 
 A `Container` is decided by the planner and executed by the spawner; this module
-decides nothing about builds and touches nothing. Every value survives CBOR.
+decides nothing about builds and touches nothing. The spawner gets it as a script; see
+`builder.spawner.script`.
 Text that builders choose (arguments, environment) is bytes; paths are text.
 
 What is put into a container's root is in `operations`, whose names are here, too.

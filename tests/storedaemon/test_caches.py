@@ -41,7 +41,7 @@ ELSEWHERE = {"database-statements", "database-pages", "content-sources", "inspec
 # Requests, builds, helpers' questions and sessions that go on, and what these hold.
 UNDER_WAY = {
     "Admission": {"_running", "_sealing"},
-    "Cleaner": {"_discarded", "_under_way"},
+    "Cleaner": {"_discarded"},
     "Connections": {"_idle"},  # as many as may be lent at once
     "ContentSources": {"_scanners"},
     "DetachedBuilds": {"_builds"},  # kept as long as the option says
