@@ -70,6 +70,7 @@ class Departure:
 class Visit:
     """A shell, or one that is about to run; a follower of the job that stands for it."""
 
+    number: int
     wish: Wish
     client: Client
     job: Job
@@ -79,6 +80,10 @@ class Visit:
 
     def job_finished(self, job: AnyJob) -> None:
         """Nobody finishes the job of a visit."""
+
+    def end(self) -> None:
+        """Kill all in its container; what became of the copy is kept."""
+        self.job.scope.cancel()
 
     def resize(self, terminal: Terminal) -> bool:
         """Change the size of its terminal; tell whether it has one."""

@@ -9,6 +9,7 @@ client has gone, it and all in its container is dead before that.
 Entry point: `Visits`.
 """
 
+import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -52,12 +53,19 @@ class Visits:
         self._shop = workshop
         self._preparer = preparer
         self._visits: set[Visit] = set()
+        self._numbers = itertools.count(1)
 
     def snapshot(self) -> list[JobView]:
         """Return a look at each visit, as `ps` shows it."""
         now = trio.current_time()
         ordered = sorted(self._visits, key=lambda visit: visit.job.since)
-        return [replace(view(visit.job, now), mode="enter") for visit in ordered]
+        return [
+            replace(view(visit.job, now), mode="enter", shell=visit.number) for visit in ordered
+        ]
+
+    def get(self, number: int) -> Visit | None:
+        """Return the visit of a number, as `snapshot` tells it."""
+        return next((each for each in self._visits if each.number == number), None)
 
     def of_request(self, session: int, request: int) -> Visit | None:
         """Return what a request of a session runs, if it runs a shell."""
@@ -84,7 +92,7 @@ class Visits:
         derivation = self._shop.derivations.get(wish.drv)
         job = Job(key, wish.options, trio.current_time(), derivation=derivation)
         self._refuse_unsuitable(job)
-        visit = Visit(wish, wish.client, job)
+        visit = Visit(next(self._numbers), wish, wish.client, job)
         job.follow(visit)
         self._visits.add(visit)
         try:
@@ -115,16 +123,19 @@ class Visits:
             talk: To the client.
 
         Raises:
-            StoreError: It cannot be run, or was idle for too long (reason ``timed-out``).
+            StoreError: It cannot be run, was idle for too long (reason ``timed-out``), or was
+                ended (``cancelled``).
         """
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_forward, visit.queue, talk)
-                departure = await self._enter(visit, roots, talk)
-                visit.queue.close()
+            with visit.job.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_forward, visit.queue, talk)
+                    departure = await self._enter(visit, roots, talk)
+                    visit.queue.close()
+                return departure
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-        return departure
+        raise StoreError("the shell was ended", reason="cancelled")
 
     async def _enter(self, visit: Visit, roots: SessionRoots, talk: Talk) -> Departure:
         job, derivations = visit.job, self._shop.derivations

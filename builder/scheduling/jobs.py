@@ -273,6 +273,7 @@ class JobView:
     priority: int = 0
     last_line: str = ""
     holders: tuple[Holder, ...] = ()
+    shell: int | None = None
 
     @property
     def builds_here(self) -> bool:

@@ -59,10 +59,15 @@ def _tell_end(ended: Mapping[str, Any]) -> int:
 
 async def _cancel(options: Namespace) -> int:
     async with connected(options) as client:
-        cancelled = await client.cancel_build(options.drv)
+        if options.shell is None:
+            cancelled = await client.cancel_build(options.drv)
+        else:
+            cancelled = await client.end_shell(options.shell)
     if options.json:
         print_json({"cancelled": cancelled})
     if not cancelled:
+        if options.shell is not None:
+            raise StoreError(f"there is no shell {options.shell}")
         raise StoreError(f"nothing builds '{options.drv}'")
     return Exit.OK
 

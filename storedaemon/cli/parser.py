@@ -16,6 +16,8 @@ _SIZES = {
 } | {"": 1}
 _DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31557600}
 
+_BEING_BUILT = "a derivation that is being built"
+
 SOCKET_VARIABLE = "STOREDAEMON_SOCKET"
 
 Adder = Callable[[argparse.ArgumentParser], None]
@@ -247,7 +249,7 @@ def _print_log(parser: argparse.ArgumentParser) -> None:
 
 
 def _priority(parser: argparse.ArgumentParser) -> None:
-    _cancel(parser)
+    _being_built(parser)
     parser.add_argument(
         "priority", type=_signed, metavar="N", help="from -1000 to 1000; builds begin with 0"
     )
@@ -260,7 +262,15 @@ def _signed(text: str) -> int:
 
 
 def _cancel(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("drv", metavar="DERIVATION", help="a derivation that is being built")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("drv", nargs="?", metavar="DERIVATION", help=_BEING_BUILT)
+    which.add_argument(
+        "--shell", type=_number, metavar="N", help="end that shell of 'enter', as ps numbers it"
+    )
+
+
+def _being_built(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("drv", metavar="DERIVATION", help=_BEING_BUILT)
 
 
 def _enter(parser: argparse.ArgumentParser) -> None:
@@ -390,8 +400,8 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "ps": ("show what is being built, and what waits", _ps),
     "events": ("print what happens to builds, until interrupted", _nothing),
     "stats": ("show how the daemon and its caches do", _nothing),
-    "cancel": ("end a build for all who want it", _cancel),
-    "detach": ("let a build go on when those who asked for it leave", _cancel),
+    "cancel": ("end a build for all who want it, or a shell", _cancel),
+    "detach": ("let a build go on when those who asked for it leave", _being_built),
     "attach": ("follow a build to its end, and take its result", _attach),
     "detached": ("list the builds that go on by themselves, and their results", _detached),
     "priority": ("let a build start before others of its user, or after them", _priority),

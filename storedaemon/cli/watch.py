@@ -114,11 +114,12 @@ def goal_json(goal: Goal) -> Mapping[str, Any]:
 
 def _goal_lines(goal: Goal) -> Iterator[str]:
     what = f"{goal.state} ({goal.waits_for})" if goal.waits_for else goal.state
+    shell = f", shell {goal.shell}" if goal.shell else ""
     pid = f", pid {goal.pid}" if goal.pid else ""
     attempt = f", attempt {goal.attempt}" if goal.attempt > 1 else ""
     priority = f", priority {goal.priority}" if goal.priority else ""
     yield goal.drv
-    yield f"  {what} for {goal.age:.0f} s{pid}{attempt}{priority}"
+    yield f"  {what} for {goal.age:.0f} s{shell}{pid}{attempt}{priority}"
     for client in goal.clients:
         yield f"  wanted by {client.get('user') or 'an unknown user'} ({_whence(client)})"
 
@@ -171,8 +172,9 @@ def _goal_row(goal: Goal, columns: int) -> str:
     if goal.attempt > 1:
         name = f"{name} #{goal.attempt}"
     detail = goal.waits_for if waits else goal.last_line
+    shell = f"shell {goal.shell} " if goal.shell else ""
     priority = f"[{goal.priority:+}] " if goal.priority else ""
-    return _row((state, elapsed(goal.age), _whom(goal), name, priority + detail), columns)
+    return _row((state, elapsed(goal.age), _whom(goal), name, shell + priority + detail), columns)
 
 
 def _whom(goal: Goal) -> str:

@@ -90,6 +90,10 @@ class Steering(Calls):
         async with self._link.exchange("enter", {"path": drv, **wishes.as_map()}) as exchange:
             yield Shell(exchange, self._call)
 
+    async def end_shell(self, number: int) -> bool:
+        """End a shell of `enter` by its number in `goals`; says whether there was one."""
+        return (await self._call("end-shell", shell=number))["ended"] is True
+
     async def set_priority(self, drv: str, priority: int) -> bool:
         """Say how soon a build gets a slot among its user's; says whether there is one."""
         result = await self._call("set-priority", path=drv, priority=priority)

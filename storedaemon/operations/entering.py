@@ -26,6 +26,22 @@ def wish_for(services: Services, session: Session, path: str, request: int) -> W
     return Wish(drv, session.client, request, options)
 
 
+async def end_shell(services: Services, session: Session, number: int) -> bool:
+    """End a shell, or one that is about to run; return whether there was one.
+
+    Raises:
+        StoreError: It is somebody else's, and the client is not trusted (``not-privileged``).
+    """
+    visit = services.building.visits.get(number)
+    if visit is None:
+        return False
+    client = session.client
+    if not client.trusted and (client.uid is None or client.uid != visit.client.uid):
+        raise StoreError("it is another user's shell", reason="not-privileged")
+    visit.end()
+    return True
+
+
 async def enter(services: Services, visit: Visit, talk: Talk) -> Departure:
     """Run a shell in the place of a builder, to its end.
 

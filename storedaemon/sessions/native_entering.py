@@ -36,6 +36,12 @@ async def enter(call: Call) -> Result:
     return {"code": status.code, "signal": status.signal, "kept": departure.kept}
 
 
+async def end_shell(call: Call) -> Result:
+    """End a shell, whoever runs it."""
+    number = call.params.number("shell")
+    return {"ended": await entering.end_shell(call.services, call.session, number)}
+
+
 async def resize(call: Call) -> Result:
     """Change the size of a shell's terminal."""
     visits = call.services.building.visits

@@ -232,6 +232,7 @@ METHODS: Mapping[str, Method] = {
     "detached": Method(detaching.detached),
     "end-detached": Method(detaching.end_detached),
     "enter": Method(entering.enter),
+    "end-shell": Method(entering.end_shell),
     "resize": Method(entering.resize, at_once=True),
     "stats": Method(_stats),
 }

@@ -177,6 +177,7 @@ class Goal:
     priority: int = 0
     last_line: str = ""
     holders: tuple[Holder, ...] = ()
+    shell: int | None = None
 
 
 def goal_map(view: Any) -> dict[str, Any]:
@@ -188,6 +189,7 @@ def goal_map(view: Any) -> dict[str, Any]:
         "waits-for": view.waits_for,
         "age": round(view.age, 3),
         "pid": view.pid,
+        "shell": view.shell,
         "log-file": view.log_file,
         "attempt": view.attempt,
         "quiet": view.quiet,
@@ -234,6 +236,7 @@ def parse_goal(values: Mapping[str, Any]) -> Goal:
         priority=_signed(values.get("priority")),
         last_line=reader.text("last-line", ""),
         holders=tuple(map(parse_holder, _maps(values.get("holders")))),
+        shell=reader.optional_number("shell"),
     )
 
 

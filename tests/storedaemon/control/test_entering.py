@@ -271,6 +271,37 @@ def test_only_its_user_and_trusted_ones_enter_a_kept_build(enter: Callable[..., 
     entrance.wait_empty()
 
 
+@pytest.mark.root
+def test_a_shell_is_ended_by_its_user_and_by_trusted_ones(enter: Callable[..., Entrance]):
+    """By the number that `ps` tells; all of it dies, its client is told, its work is kept."""
+    entrance = enter("users")
+    kept = entrance.fail(ALICE)
+    alice, too, bob = (entrance.client(uid) for uid in (ALICE, ALICE, BOB))
+    script = "echo left > file; echo ready; exec sleep 1000"
+    for ending in (too, entrance.site):
+        begun = alice.begin("enter", path=entrance.drv, command=["sh", "-c", script])
+        entered = alice.receive()
+        assert alice.receive()["data"] == b"ready\n"
+        [goal] = entrance.site.goals().values()
+        number = goal["shell"]
+        assert f"shell {number}, pid {entered['pid']}" in entrance.site.run("ps").stdout
+        assert bob.fail("end-shell", shell=number)["reason"] == "not-privileged"
+        if ending is too:
+            assert too.ask("end-shell", shell=number) == {"ended": True}
+        else:
+            assert ending.run("cancel", "--shell", str(number)).returncode == 0
+        answer, _ = alice.finish(begun)
+        assert (answer["reason"], answer["message"]) == ("cancelled", "the shell was ended")
+        assert not os.path.exists(f"/proc/{entered['pid']}")
+        assert (kept / "file").read_text() == "left\n"
+        (kept / "file").write_text("evidence\n")
+    assert too.ask("end-shell", shell=number) == {"ended": False}
+    done = entrance.site.run("cancel", "--shell", str(number))
+    assert done.returncode == 1
+    assert f"there is no shell {number}" in done.stderr
+    entrance.wait_empty()
+
+
 def test_two_can_be_in_one_directory_without_knowing_of_each_other(
     enter: Callable[..., Entrance],
 ):
