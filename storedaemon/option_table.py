@@ -216,7 +216,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _switch("gc-keep-derivations", "the collector keeps the derivers of live items", default=True),
     _number("keep-detached", "keep results that nobody fetches for so long", 86_400, "SECONDS"),
-    _number("max-shells", "let N shells of 'enter' run at once; 0: none", 4),
+    _number("max-shells", "let N shells of 'enter' run at once, half for one user; 0: none", 4),
     _number("shell-idle", "end one that is silent for so long; 0: never", 14_400, "SECONDS"),
     _number(
         "attempts", "build a derivation up to N times if a quieter machine may help", 3, minimum=1

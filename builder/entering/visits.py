@@ -27,7 +27,7 @@ from builder.entering.visit import Departure, Talk, Visit, Wish
 from builder.events import BuildStarted
 from builder.inputs import direct_inputs
 from builder.network import Network
-from builder.options import BuildMode
+from builder.options import BuildMode, Client
 from builder.preparing import Preparer
 from builder.scheduling.audience import EventQueue
 from builder.scheduling.jobs import Job, JobKey, JobState, JobView, view
@@ -80,12 +80,7 @@ class Visits:
             StoreError: Too many are going on (reason ``too-many``), or this is none that
                 can be entered (``not-supported``).
         """
-        most = self._shop.settings.max_shells
-        if len(self._visits) >= most:
-            raise StoreError(
-                f"{len(self._visits)} shells are running; `max-shells' allows {most}",
-                reason="too-many",
-            )
+        self._refuse_too_many(wish.client)
         if not self._shop.database.is_valid(wish.drv):
             raise StoreError(f"path `{wish.drv}' is not valid", reason="not-valid")
         key = JobKey(wish.drv, BuildMode.NORMAL)
@@ -99,6 +94,21 @@ class Visits:
             yield visit
         finally:
             self._visits.remove(visit)
+
+    def _refuse_too_many(self, client: Client) -> None:
+        most, running = self._shop.settings.max_shells, len(self._visits)
+        if running >= most:
+            raise StoreError(
+                f"{running} shells are running; `max-shells' allows {most}", reason="too-many"
+            )
+        share = (most + 1) // 2
+        own = sum(visit.client.uid == client.uid for visit in self._visits)
+        if own >= share and not client.trusted:
+            raise StoreError(
+                f"{own} of your shells are running; one user may have half of the {most} that "
+                "`max-shells' allows",
+                reason="too-many",
+            )
 
     def _refuse_unsuitable(self, job: Job) -> None:
         circumstances = self._preparer.circumstances

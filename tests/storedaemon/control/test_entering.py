@@ -302,6 +302,30 @@ def test_a_shell_is_ended_by_its_user_and_by_trusted_ones(enter: Callable[..., E
     entrance.wait_empty()
 
 
+@pytest.mark.root
+def test_one_user_gets_half_of_the_shells(enter: Callable[..., Entrance]):
+    """Rounded up, over all of the user's sessions; others get theirs, trusted ones any."""
+    entrance = enter("root", "--max-shells=3")
+    wish = {"path": entrance.drv, "fresh": True, "command": ["sleep", "1000"]}
+
+    def begin(client: Any) -> None:
+        client.begin("enter", **wish)
+        assert client.receive()["event"] == "entered"
+
+    for _ in range(2):
+        begin(entrance.client(ALICE))
+    refused = entrance.client(ALICE).fail("enter", **wish)
+    assert refused["reason"] == "too-many"
+    assert refused["message"].startswith("2 of your shells are running")
+    begin(entrance.client(BOB))
+    assert entrance.client(BOB).fail("enter", **wish)["message"].startswith("3 shells are")
+    for client in entrance.site.clients:
+        client.sock.close()
+    entrance.wait_empty()
+    for _ in range(3):
+        begin(entrance.site.client())
+
+
 def test_two_can_be_in_one_directory_without_knowing_of_each_other(
     enter: Callable[..., Entrance],
 ):
