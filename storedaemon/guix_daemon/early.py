@@ -137,16 +137,43 @@ def _claim_file(path: str) -> Claim:
 
 
 def _move_away(path: str) -> str:
-    """Move a socket file aside, which another daemon may still use; say where to."""
+    """Move a socket file aside, which another daemon may still use; say where it is.
+
+    A process that is killed in between leaves it there; then it still is what was before.
+    """
+    before = f"{path}.before"
+    left = _is_socket(before)
+    if _is_socket(path) and (not left or _listens(path)):
+        os.rename(path, before)
+    elif left:
+        _unlink(path)
+    else:
+        return ""
+    return before
+
+
+def _is_socket(path: str) -> bool:
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
-        return ""
+        return False
     if not stat.S_ISSOCK(mode):
         raise ValueError
-    before = f"{path}.before"
-    os.rename(path, before)
-    return before
+    return True
+
+
+def _listens(path: str) -> bool:
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        probe.setblocking(False)
+        probe.connect(path)
+    except BlockingIOError:
+        return True  # its backlog is full
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
 
 
 def _claim_port(address: str) -> Claim:

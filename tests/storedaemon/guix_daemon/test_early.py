@@ -155,6 +155,62 @@ def test_a_mistake_leaves_a_running_daemon_its_socket(
     assert reaches(path, old)
 
 
+def killed_claimant(path: str, standstill: str) -> None:
+    """Have a process claim a socket, and kill it where it stands still and says so."""
+    code = (
+        "import signal, sys\n"
+        "from storedaemon.guix_daemon import early\n"
+        "def stand_still(*_): print('here', flush=True); signal.pause()\n"
+        f"{standstill}\n"
+        "early.claim(sys.argv[1:], {})\n"
+        "stand_still()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, f"--listen={path}"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.kill()
+
+
+@pytest.mark.parametrize("standstill", ["early.Claim = stand_still", ""], ids=["moved", "claimed"])
+def test_a_claim_that_was_killed_is_made_good_by_the_next(
+    tmp_path: Path, old: socket.socket, standstill: str
+):
+    """Who listened before the one that was killed gets its place back, or is gone for good."""
+    path = f"{tmp_path}/socket"
+    killed_claimant(path, standstill)
+    assert "socket.before" in os.listdir(tmp_path)
+    give_up(claim([f"--listen={path}"], {}))
+    assert os.listdir(tmp_path) == ["socket"]
+    assert reaches(path, old)
+    killed_claimant(path, standstill)
+    claims = claim([f"--listen={path}"], {})
+    (listener,) = open_listeners((UnixAddress(path),), (), claims=claims)
+    assert os.listdir(tmp_path) == ["socket"]
+    assert reaches(path, listener.socket)
+    listener.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_claim_left_does_not_replace_a_daemon(tmp_path: Path, old: socket.socket):
+    """One that has begun to listen there since; what is no socket is left alone."""
+    path = f"{tmp_path}/socket"
+    killed_claimant(path, "")
+    old.close()
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as new:
+        new.bind(path)
+        new.listen()
+        give_up(claim([f"--listen={path}"], {}))
+        assert os.listdir(tmp_path) == ["socket"]
+        assert reaches(path, new)
+        (tmp_path / "socket.before").write_text("precious")
+        assert claim([f"--listen={path}"], {}) == {}
+        assert reaches(path, new)
+    assert (tmp_path / "socket.before").read_text() == "precious"
+
+
 def test_a_signal_before_there_is_a_daemon_gives_back_the_socket(
     tmp_path: Path, old: socket.socket
 ):
