@@ -9,8 +9,9 @@ through directory descriptors. What was hashed is what is registered.
 
 import errno
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import trio
 
@@ -48,12 +49,18 @@ from store.info import PathInfo
 from store.paths import StorePath, name_of
 from store.worker.client import WorkerError
 
+T = TypeVar("T")
+
 NO_SPACE = 8 * 1024 * 1024
 """Free bytes below which a failure may well be one of space, and is not held against the build."""
 
 
 EXITED = frozenset({FailureKind.PERMANENT, FailureKind.TRANSIENT})
 """How a builder fails by its own exit, which may leave outputs that tell why."""
+
+
+class _ViewRefusedError(Exception):
+    """A view could not be made; none is tried again."""
 
 
 class Builder:
@@ -85,18 +92,33 @@ class Builder:
             if number > 1:
                 # Without a container the last round's outputs are where this one's will be.
                 await self.remove_invalid(missing)
-            async with self._run(job, inputs) as left:
-                if number == rounds:
-                    job.builder_ended()
-                earlier, infos = infos, await self._shop.sealer.seal(job, left, inputs, missing)
-                _compare_rounds(job, earlier, infos)
-                if number == rounds:
-                    with trio.CancelScope(shield=True):
-                        self._shop.sealer.place(job, left, missing)
-                        await self._register(job, infos)
+            accept = partial(
+                self._accept, job, inputs, missing, earlier=infos, last=number == rounds
+            )
+            infos = await self._run(job, inputs, accept)
         remember(self._shop.content_index, job.derivation, infos)
         seconds = trio.current_time() - started
         job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
+
+    async def _accept(
+        self,
+        job: Job,
+        inputs: frozenset[StorePath],
+        missing: Sequence[StorePath],
+        left: BuildDirectories,
+        *,
+        earlier: Sequence[PathInfo],
+        last: bool,
+    ) -> list[PathInfo]:
+        if last:
+            job.builder_ended()
+        infos = await self._shop.sealer.seal(job, left, inputs, missing)
+        _compare_rounds(job, earlier, infos)
+        if last:
+            with trio.CancelScope(shield=True):
+                self._shop.sealer.place(job, left, missing)
+                await self._register(job, infos)
+        return infos
 
     async def check(self, job: Job) -> None:
         """Build a derivation whose outputs are valid again, and compare.
@@ -107,13 +129,17 @@ class Builder:
         self._need_container(job, "checking a build")
         inputs = await self.preparer.inputs(job)
         started = trio.current_time()
-        async with self._run(job, inputs) as left:
-            job.builder_ended()
-            outputs = job.derivation.output_paths
-            for info in await self._shop.sealer.seal(job, left, inputs, outputs):
-                await self._compare_with_registered(job, left, info)
+        await self._run(job, inputs, partial(self._compare, job, inputs))
         seconds = trio.current_time() - started
         job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
+
+    async def _compare(
+        self, job: Job, inputs: frozenset[StorePath], left: BuildDirectories
+    ) -> None:
+        job.builder_ended()
+        outputs = job.derivation.output_paths
+        for info in await self._shop.sealer.seal(job, left, inputs, outputs):
+            await self._compare_with_registered(job, left, info)
 
     async def repair(self, job: Job, missing: Sequence[StorePath]) -> None:
         """Build again those outputs that are missing or damaged, and put them in their places.
@@ -128,47 +154,71 @@ class Builder:
             return
         inputs = await self.preparer.inputs(job)
         started = trio.current_time()
-        async with self._run(job, inputs) as left:
-            job.builder_ended()
-            infos = await self._shop.sealer.seal(job, left, inputs, wanted)
-            with trio.CancelScope(shield=True):
-                # What is damaged has to go first, however large it is.
-                await trio.to_thread.run_sync(self._shop.sealer.place, job, left, wanted)
-                await self._register(job, infos)
+        await self._run(job, inputs, partial(self._replace, job, inputs, wanted))
         seconds = trio.current_time() - started
         job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
+
+    async def _replace(
+        self,
+        job: Job,
+        inputs: frozenset[StorePath],
+        wanted: Sequence[StorePath],
+        left: BuildDirectories,
+    ) -> None:
+        job.builder_ended()
+        infos = await self._shop.sealer.seal(job, left, inputs, wanted)
+        with trio.CancelScope(shield=True):
+            # What is damaged has to go first, however large it is.
+            await trio.to_thread.run_sync(self._shop.sealer.place, job, left, wanted)
+            await self._register(job, infos)
 
     async def _register(self, job: Job, infos: Sequence[PathInfo]) -> None:
         """Register what was placed; whoever places shields both, for neither is sound alone."""
         job.proceed(JobState.REGISTERING)
         await self._shop.database.register([NewItem(info) for info in infos])
 
-    @asynccontextmanager
-    async def _run(self, job: Job, inputs: frozenset[StorePath]) -> AsyncIterator[BuildDirectories]:
-        """Run the builder; inside, its outputs lie in the directories, and it is gone."""
+    async def _run(
+        self,
+        job: Job,
+        inputs: frozenset[StorePath],
+        use: Callable[[BuildDirectories], Awaitable[T]],
+    ) -> T:
+        """Run the builder, then use what it left in its directories; it is gone by then."""
         with self.preparer.locked(inputs):
             async with self.preparer.user(job) as user:
-                while True:
-                    directories = await self._directories(job, user, inputs)
-                    async with self._cleaned_up(job, directories):
-                        if await self._execute(job, directories, inputs, user):
-                            yield directories
-                            return
+                job.proceed(JobState.PREPARING)
+                try:
+                    return await self._run_as(user, job, inputs, use)
+                except _ViewRefusedError:
+                    return await self._run_as(user, job, inputs, use)
 
-    @asynccontextmanager
-    async def _cleaned_up(self, job: Job, directories: BuildDirectories) -> AsyncIterator[None]:
+    async def _run_as(
+        self,
+        user: BuildUser | None,
+        job: Job,
+        inputs: frozenset[StorePath],
+        use: Callable[[BuildDirectories], Awaitable[T]],
+    ) -> T:
+        directories = await self._directories(job, user, inputs)
         discarded = directories.deletable
         try:
-            yield
+            await self._execute(job, directories, inputs, user)
+            return await use(directories)
         except BuildError as error:
-            if job.options.keep_failed and not job.retried(error):
-                if error.kind in EXITED and self._has_own_outputs(job):
-                    await self._keep_outputs(job, directories)
-                await self._shop.keeper.keep(job, directories)
+            if await self._keeps(job, directories, error):
                 discarded = tuple(each for each in discarded if each != directories.top)
             raise
         finally:
             self._shop.cleaner.discard(discarded)
+
+    async def _keeps(self, job: Job, directories: BuildDirectories, error: BuildError) -> bool:
+        """Keep the build directory of a failed build, if that is wanted; tell whether it is."""
+        if not job.options.keep_failed or job.retried(error):
+            return False
+        if error.kind in EXITED and self._has_own_outputs(job):
+            await self._keep_outputs(job, directories)
+        await self._shop.keeper.keep(job, directories)
+        return True
 
     def _has_own_outputs(self, job: Job) -> bool:
         """Tell whether outputs are made beside the store, and are nowhere in it yet."""
@@ -201,22 +251,19 @@ class Builder:
         directories: BuildDirectories,
         inputs: frozenset[StorePath],
         user: BuildUser | None,
-    ) -> bool:
-        """Run the builder to its end; tell False where it has to be tried without a view."""
+    ) -> None:
+        """Run the builder to its end, which must be success."""
         await self.preparer.write_graphs(job, directories)
         async with self.preparer.job_tokens(job, directories, inputs) as fifo:
             container, network = await self.preparer.furnish(job, directories, inputs, user, fifo)
             status = await self._attempt(job, container, network)
-        if status is None:
-            return False
         if not status.succeeded:
             raise failed_exit(job, status, disk_full=self._disk_full(directories))
         if directories.workplace.view is not None:
             await trio.to_thread.run_sync(clean, directories.workplace.store)
-        return True
 
-    async def _attempt(self, job: Job, container: Container, network: Network) -> ExitStatus | None:
-        """Run a container to its end; None where it has to be tried without a view."""
+    async def _attempt(self, job: Job, container: Container, network: Network) -> ExitStatus:
+        """Run a container to its end, however that is."""
         log = self.open_log(job)
         store = self._shop.layout.store
         attempt = Attempt(job, container, network, store, log, self.limits(job), self._shop.meters)
@@ -224,7 +271,7 @@ class Builder:
             return await attempt.run(self._shop.spawner)
         except SpawnError as error:
             if self._views.were_refused(error):
-                return None
+                raise _ViewRefusedError from error
             raise await self._spawn_failed(attempt, error) from error
         finally:
             if log is not None:

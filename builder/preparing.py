@@ -5,7 +5,12 @@ A shell in the place of a builder needs the same. Entry point: `Preparer`.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import replace
 
 import trio
@@ -16,6 +21,7 @@ from builder.directories import BuildDirectories, write_files
 from builder.errors import BuildError
 from builder.events import FailureKind
 from builder.inputs import closure_of, direct_inputs
+from builder.jobserver.pool import Jobserver
 from builder.network import Network
 from builder.outputs.shelves import shelves_for
 from builder.plan import BuildPlan, container_for
@@ -56,32 +62,28 @@ class Preparer:
         locks = self._shop.input_locks
         return nullcontext() if locks is None else locks.held(inputs)
 
-    @asynccontextmanager
-    async def user(self, job: Job) -> AsyncIterator[BuildUser | None]:
+    def user(self, job: Job) -> AbstractAsyncContextManager[BuildUser | None]:
         """Lend a user to run a builder as; None for the daemon's own."""
-        if self._shop.users is None:
-            yield None
-            return
 
         def waiting(busy: int) -> None:
             count = "1 build is" if busy == 1 else f"{busy} builds are"
             reason = f"{count} running, as all users that there are"
             job.wait(JobState.WAITING_FOR_USER, "build user", reason)
 
-        async with self._shop.users.borrow(waiting) as user:
-            job.proceed(JobState.PREPARING)
-            yield user
+        users = self._shop.users
+        return nullcontext() if users is None else users.borrow(waiting)
+
+    def job_tokens(
+        self, job: Job, directories: BuildDirectories, inputs: frozenset[StorePath]
+    ) -> AbstractAsyncContextManager[str]:
+        """Have a fifo with job tokens, and give its name; empty where the build has none."""
+        server = self._shop.jobserver
+        if server is None or not self.circumstances.shares_tokens(job, inputs):
+            return nullcontext("")
+        return self._served(server, job, f"{directories.top}/jobserver")
 
     @asynccontextmanager
-    async def job_tokens(
-        self, job: Job, directories: BuildDirectories, inputs: frozenset[StorePath]
-    ) -> AsyncIterator[str]:
-        """Have a fifo with job tokens, and give its name; empty where the build has none."""
-        server, path = self._shop.jobserver, f"{directories.top}/jobserver"
-        if server is None or not self.circumstances.shares_tokens(job, inputs):
-            yield ""
-            return
-
+    async def _served(self, server: Jobserver, job: Job, path: str) -> AsyncIterator[str]:
         def waiting(builds: int) -> None:
             reason = f"the builds that are running have them all, {builds} of them"
             job.wait(JobState.WAITING_FOR_RESOURCES, "job token", reason)

@@ -13,7 +13,15 @@ while it runs.
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 
 import trio
 
@@ -129,31 +137,28 @@ class Gate:
             await self._outer.send(b"\n")
 
 
-@contextmanager
-def gated(container: Container, network: Network, store: str) -> Iterator[Gate | None]:
+def gated(
+    container: Container, network: Network, store: str
+) -> AbstractContextManager[Gate | None]:
     """Give the gate for a container that awaits its network; None for others."""
-    if not container.awaits_network:
-        yield None
-        return
-    gate = Gate(network, store)
-    try:
-        yield gate
-    finally:
-        gate.close()
+    return closing(Gate(network, store)) if container.awaits_network else nullcontext()
 
 
-@asynccontextmanager
-async def connected(
+def connected(
     gate: Gate | None, spawner: Spawner, spawned: SpawnedProcess, drv: str
-) -> AsyncIterator[None]:
+) -> AbstractAsyncContextManager[None]:
     """Have the network that a container awaits, if it does, while inside.
 
     Raises:
         BuildError: It cannot be brought.
     """
-    if gate is None:
-        yield
-        return
+    return nullcontext() if gate is None else _connected(gate, spawner, spawned, drv)
+
+
+@asynccontextmanager
+async def _connected(
+    gate: Gate, spawner: Spawner, spawned: SpawnedProcess, drv: str
+) -> AsyncIterator[None]:
     gate.close_inner()
     try:
         async with gate.open(spawner, spawned.process):

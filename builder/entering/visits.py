@@ -162,6 +162,7 @@ class Visits:
         async with self._found(visit.wish) as kept:
             with self._preparer.locked(inputs):
                 async with self._preparer.user(job) as user:
+                    job.proceed(JobState.PREPARING)
                     return await self._visit(visit, kept, inputs, direct, user, talk)
 
     @asynccontextmanager
