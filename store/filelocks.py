@@ -13,11 +13,11 @@ import os
 import struct
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from enum import Enum
+from enum import IntEnum
 from typing import Protocol
 
 
-class LockMode(Enum):
+class LockMode(IntEnum):
     """Whether others may hold the lock as well; the values are fcntl's."""
 
     SHARED = fcntl.F_RDLCK
@@ -41,7 +41,7 @@ def _whole_file(kind: int) -> bytes:
 
 _GET_LOCK = 36  # F_OFD_GETLK of <fcntl.h>
 _UNLOCK = _whole_file(fcntl.F_UNLCK)
-_REQUESTS = {mode: _whole_file(mode.value) for mode in LockMode}
+_REQUESTS = {mode: _whole_file(mode) for mode in LockMode}
 
 
 def try_lock(fd: int, mode: LockMode) -> bool:

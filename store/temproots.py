@@ -19,8 +19,8 @@ it is rewritten, or, if a collector is at work, as soon as it is done.
 
 import errno
 import os
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol, Self
 
@@ -59,7 +59,7 @@ class TempRoots:
         self._fd = fd
         self._layout = layout
         self._locker = locker
-        self._users: Counter[StorePath] = Counter()
+        self._users: dict[StorePath, int] = {}
         self._stale = 0
         self._size = 0
         self._guard: Guard | None = None
@@ -111,25 +111,25 @@ class TempRoots:
         async with _collector_lock(self._layout, self._locker):
             pass
 
-    async def hold(self, paths: Iterable[StorePath]) -> None:
+    async def hold(self, paths: AbstractSet[StorePath]) -> None:
         """Count one more user of each path, once they are safe from collectors."""
-        chosen = list(paths)
-        await self._hold(chosen)
+        if not self._hold_now(paths):
+            await self._hold_after_collection(paths)
         for observer in self._observers:
-            observer(chosen)
+            observer(paths)
         if self._guard is not None:
             try:
-                await self._guard.spare(chosen)
+                await self._guard.spare(paths)
             except BaseException:
-                self.release(chosen)
+                self.release(paths)
                 raise
 
-    async def _hold(self, chosen: list[StorePath]) -> None:
+    async def _hold_after_collection(self, paths: AbstractSet[StorePath]) -> None:
         delay = _FIRST_DELAY
-        while not self._hold_now(chosen):
+        while True:
             async with _collector_lock(self._layout, self._locker):
                 # A collector drops the big lock some microseconds before it drops our file's.
-                if self._hold_now(chosen):
+                if self._hold_now(paths):
                     return
             await trio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)
@@ -167,10 +167,11 @@ class TempRoots:
     def _is_untidy(self) -> bool:
         return self._stale > 0 and 2 * self._stale >= len(self._users)
 
-    def _hold_now(self, paths: list[StorePath]) -> bool:
+    def _hold_now(self, paths: AbstractSet[StorePath]) -> bool:
         """Do what `hold` does, unless a collector is at work; return whether."""
         # What is in the file is safe already: a collector that runs now has read it.
-        missing = [path for path in dict.fromkeys(paths) if path not in self._users]
+        users = self._users
+        missing = [path for path in paths if path not in users]
         if missing:
             if not filelocks.try_lock(self._fd, LockMode.EXCLUSIVE):
                 return False
@@ -179,9 +180,10 @@ class TempRoots:
             finally:
                 filelocks.try_lock(self._fd, LockMode.SHARED)
         for path in paths:
-            if self._users.get(path) == 0:
+            count = users.get(path)
+            if count == 0:
                 self._stale -= 1
-            self._users[path] += 1
+            users[path] = (count or 0) + 1
         return True
 
     def _rewrite(self) -> bool:
@@ -189,7 +191,7 @@ class TempRoots:
         if not filelocks.try_lock(self._fd, LockMode.EXCLUSIVE):
             return False
         try:
-            self._users = Counter({path: users for path, users in self._users.items() if users})
+            self._users = {path: users for path, users in self._users.items() if users}
             self._stale = 0
             self._write(self._users, 0)
             os.ftruncate(self._fd, self._size)
@@ -198,7 +200,7 @@ class TempRoots:
         return True
 
     def _write(self, paths: Iterable[StorePath], offset: int) -> None:
-        data = b"".join(path.encode() + b"\0" for path in paths)
+        data = "\0".join([*paths, ""]).encode()
         written = os.pwrite(self._fd, data, offset)
         if written != len(data):
             raise OSError(errno.ENOSPC, "no space for temporary roots")
@@ -220,15 +222,12 @@ class SessionRoots:
         They need not be valid. Waits while a collection is going on, which may
         be about to delete them.
         """
-        if len(paths) <= turns.PORTION:
-            await self._add(paths)
+        if len(paths) > turns.PORTION:
+            for portion in turns.portions(paths):
+                await self.add(*portion)
+                await trio.lowlevel.checkpoint()
             return
-        for portion in turns.portions(paths):
-            await self._add(portion)
-            await trio.lowlevel.checkpoint()
-
-    async def _add(self, paths: Iterable[StorePath]) -> None:
-        new = {path for path in paths if path not in self._paths}
+        new = set(paths) - self._paths
         if new:
             await self._roots.hold(new)
             # Another task of this session may have added some of them meanwhile.
