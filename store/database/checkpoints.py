@@ -22,8 +22,8 @@ _LIMIT_PAGES = 4096
 class Checkpointer:
     """Keeps the write-ahead log short.
 
-    `note` tells it the log's length after a commit, from any thread; `wake` is
-    for the event loop, after a write; `run` is its task.
+    `note` is the hook of each connection that writes, by which it learns the log's
+    length; `wake` is for the event loop, after a write; `run` is its task.
     """
 
     def __init__(self, path: str, lock: FairLock, limit_pages: int = _LIMIT_PAGES) -> None:
@@ -51,9 +51,10 @@ class Checkpointer:
         """Why it could not be moved the last time, such as for want of disk space."""
         return self._failure
 
-    def note(self, pages: int) -> None:
-        """Learn the length of the log."""
+    def note(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        """Learn the length of the log after a commit, in the thread that made it."""
         self._pages = pages
+        return apsw.SQLITE_OK
 
     def wake(self) -> None:
         """Have the log moved if it is long."""

@@ -20,8 +20,6 @@ _STATEMENTS = 64
 # a crash, which takes milliseconds.
 _READ_ATTEMPTS = 2000
 
-WalHook = Callable[[int], None]
-
 
 def open_connection(path: str, *, create: bool = False) -> apsw.Connection:
     """Open the database as the C++ daemon does: WAL, foreign keys, no sync on commit.
@@ -58,16 +56,6 @@ def patient_reads(connection: apsw.Connection, writing: Callable[[], bool]) -> N
         return True
 
     connection.set_busy_handler(busy)
-
-
-def after_commit(connection: apsw.Connection, hook: WalHook) -> None:
-    """Call `hook` with the number of pages in the WAL after each commit."""
-
-    def committed(_connection: apsw.Connection, _name: str, pages: int) -> int:
-        hook(pages)
-        return apsw.SQLITE_OK
-
-    connection.set_wal_hook(committed)
 
 
 def begin_log(connection: apsw.Connection) -> None:

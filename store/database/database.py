@@ -15,7 +15,7 @@ import trio
 from store import filelocks
 from store.database import ancestry, bulk, garbage, schema, writes
 from store.database.checkpoints import Checkpointer
-from store.database.connection import after_commit, open_connection, patient_reads
+from store.database.connection import open_connection, patient_reads
 from store.database.fairlock import FairLock
 from store.database.garbage import Garbage, Keeping
 from store.database.pool import Connections
@@ -49,8 +49,8 @@ class StoreDatabase(DatabaseReads):
         self._checkpointer = Checkpointer(layout.database_file, lock)
         self._writer = Writer(connections.loop, connections.thread, lock, self._checkpointer)
         patient_reads(connections.loop, lambda: self._writer.writing)
-        after_commit(connections.loop, self._checkpointer.note)
-        after_commit(connections.thread, self._checkpointer.note)
+        connections.loop.set_wal_hook(self._checkpointer.note)
+        connections.thread.set_wal_hook(self._checkpointer.note)
 
     @classmethod
     @asynccontextmanager
@@ -86,7 +86,7 @@ class StoreDatabase(DatabaseReads):
             NotValidError: A reference is neither valid nor among the items.
             StoreError: Items refer to each other in a circle (reason ``cycle``).
         """
-        rows = len(items) + sum(len(item.info.references) for item in items)
+        rows = len(items) + sum([len(item.info.references) for item in items])
         await self._writer.run(partial(writes.register, items=items), big=rows > _BIG_CHANGE_ROWS)
 
     async def invalidate(self, path: StorePath) -> None:

@@ -59,7 +59,9 @@ class FairLock:
     def release(self) -> None:
         """Hand the lock to the first in line."""
         assert self._held, "released a lock that is not held"
-        if not self._queue.unpark(count=1):
+        if self._queue:
+            self._queue.unpark(count=1)
+        else:
             self._held = False
 
     async def __aenter__(self) -> None:

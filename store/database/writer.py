@@ -76,7 +76,9 @@ class Writer:
 
         It is committed when this returns, and rolled back when it raises.
         """
-        async with self._lock:
+        if not self._lock.try_acquire():
+            await self._lock.acquire()
+        try:
             delay = _FIRST_DELAY
             while True:
                 try:
@@ -87,6 +89,8 @@ class Writer:
                     # Two processes that wait for each other's pauses must not march in step.
                     await trio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                     delay = min(delay * 2, _LONGEST_DELAY)
+        finally:
+            self._lock.release()
         self._transactions += 1
         self._checkpointer.wake()
         return result
@@ -122,11 +126,12 @@ def transact(connection: apsw.Connection, change: Change[Result]) -> Result:
         DatabaseError: SQLite refused.
     """
     # This is on the way of every addition: `translated_errors` would cost a tenth of it.
+    execute = connection.cursor().execute
     try:
-        connection.execute("begin immediate")
+        execute("begin immediate")
         try:
             result = change(connection)
-            connection.execute("commit")
+            execute("commit")
         except BaseException:
             # Some errors, such as a full disk, make SQLite roll back by itself.
             if not connection.getautocommit():

@@ -21,9 +21,9 @@ from store.paths import StorePath
 from store.turns import portions
 
 _ID = "select id from ValidPaths where path = ?"
-_INSERT = (
-    "insert into ValidPaths (path, hash, registrationTime, deriver, narSize) values (?, ?, ?, ?, ?)"
-)
+_INSERT = """
+insert into ValidPaths (path, hash, registrationTime, deriver, narSize) values (?, ?, ?, ?, ?)
+    on conflict (path) do nothing"""
 _UPDATE = "update ValidPaths set narSize = ?, hash = ? where path = ?"
 _INSERT_REFERENCES = """
 insert or replace into Refs (referrer, reference)
@@ -66,13 +66,12 @@ def register(connection: apsw.Connection, items: Sequence[NewItem]) -> None:
     ids: dict[str, int] = {}
     renewed: list[StorePath] = []
     for item in items:
-        known = _find(connection, item.info.path)
-        if known is None:
-            known = _insert(connection, item)
-        else:
-            _update(connection, item.info)
-            renewed.append(item.info.path)
-        ids[item.info.path] = known
+        path = item.info.path
+        identity = _insert(connection, item)
+        if identity is None:
+            identity = _update(connection, item.info)
+            renewed.append(path)
+        ids[path] = identity
     for item in items:
         if item.info.references:
             _refer(connection, item.info, ids[item.info.path])
@@ -122,12 +121,8 @@ def clear_failed(connection: apsw.Connection, paths: Iterable[str]) -> None:
             connection.execute(_FORGIVE, (path,))
 
 
-def _find(connection: apsw.Connection, path: str) -> int | None:
-    identity: int | None = connection.execute(_ID, (path,)).get
-    return identity
-
-
-def _insert(connection: apsw.Connection, item: NewItem) -> int:
+def _insert(connection: apsw.Connection, item: NewItem) -> int | None:
+    """Make a row; return its number, or None where the item has one already."""
     info = item.info
     connection.execute(
         _INSERT,
@@ -139,27 +134,32 @@ def _insert(connection: apsw.Connection, item: NewItem) -> int:
             info.nar_size or None,
         ),
     )
+    if not connection.changes():
+        return None
     identity = connection.last_insert_rowid()
     for name, path in item.derivation_outputs.items():
         connection.execute(_INSERT_OUTPUT, (identity, name, path))
     return identity
 
 
-def _update(connection: apsw.Connection, info: PathInfo) -> None:
+def _update(connection: apsw.Connection, info: PathInfo) -> int:
     connection.execute(_UPDATE, (info.nar_size or None, _hash_column(info), info.path))
+    identity: int = connection.execute(_ID, (info.path,)).get
+    return identity
 
 
 def _hash_column(info: PathInfo) -> str:
     if info.nar_hash.algorithm is not HashAlgorithm.SHA256:
         raise StoreError(f"the NAR hash of `{info.path}' must be sha256", reason="invalid-hash")
-    return str(info.nar_hash)
+    return f"sha256:{info.nar_hash.value.hex()}"
 
 
 def _refer(connection: apsw.Connection, info: PathInfo, referrer: int) -> None:
     for paths in portions(info.references):
         connection.execute(_INSERT_REFERENCES, (referrer, json.dumps(paths)))
         if connection.changes() < len(paths):
-            raise not_valid(min(path for path in paths if _find(connection, path) is None))
+            find = connection.cursor().execute
+            raise not_valid(min(path for path in paths if find(_ID, (path,)).get is None))
 
 
 def _refuse_cycles(

@@ -15,7 +15,7 @@ import trio.lowlevel
 
 from store.database import NewItem, StoreDatabase, topological_order
 from store.database.checkpoints import Checkpointer
-from store.database.connection import after_commit, open_connection
+from store.database.connection import open_connection
 from store.database.fairlock import FairLock
 from store.errors import StoreError
 from store.info import PathInfo
@@ -117,7 +117,7 @@ async def test_the_log_is_moved_before_it_grows_long(
     connection = open_connection(layout.database_file)
     lock = FairLock()
     checkpointer = Checkpointer(layout.database_file, lock, limit_pages=50)
-    after_commit(connection, checkpointer.note)
+    connection.set_wal_hook(checkpointer.note)
     nursery.start_soon(checkpointer.run)
     for number in range(600):
         async with lock:
@@ -143,7 +143,9 @@ async def test_a_reader_elsewhere_only_delays_moving_the_log(
     reader.execute("begin")
     assert reader.execute("select count(*) from FailedPaths").get == 0
     await database.register_failed(["/x"])
-    checkpointer.note(100)
+    writer = open_connection(layout.database_file)
+    checkpointer.note(writer, "main", 100)
+    writer.close()
     checkpointer.wake()
     with trio.move_on_after(0.2):
         await checkpointer.run()
