@@ -14,7 +14,6 @@ from hashlib import sha256
 
 from store.additions.incoming import Incoming
 from store.errors import FileError, NarError
-from store.files import delete_tree
 from store.hashes import Digest, HashAlgorithm, Hasher, new_hasher
 from store.hashing import ArchivedFileHasher, BackgroundHasher, archived_file
 from store.links import MINIMUM_SIZE
@@ -331,34 +330,29 @@ class _PlainFile(_File):
 
 
 def write_text(dirfd: int, name: str, text: bytes) -> Received:
-    """Make a file of a text that is at hand, in place of what a crash may have left there.
+    """Make a file of a text that is at hand.
 
     Raises:
+        FileExistsError: Something has the name.
         FileError: The system refuses; there may be a part of the file then.
     """
     archived = archived_file(text)
     nar_hash = Digest(HashAlgorithm.SHA256, sha256(archived).digest())
     try:
-        fd = _create_anew(dirfd, name)
+        fd = os.open(name, _CREATE, 0o444, dir_fd=dirfd)
         try:
-            rest = memoryview(text)
+            rest = text
             while rest:
                 rest = rest[os.write(fd, rest) :]
             _make_canonical(fd)
         finally:
             os.close(fd)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise _cannot_write(error) from error
     links = (((), nar_hash),) if len(text) >= MINIMUM_SIZE else ()
     return Received(nar_hash, nar_hash, len(archived), links)
-
-
-def _create_anew(dirfd: int, name: str) -> int:
-    try:
-        return os.open(name, _CREATE, 0o444, dir_fd=dirfd)
-    except FileExistsError:
-        delete_tree(dirfd, name)
-        return os.open(name, _CREATE, 0o444, dir_fd=dirfd)
 
 
 def _make_canonical(fd: int) -> None:

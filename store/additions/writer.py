@@ -30,7 +30,7 @@ from store.files import delete_tree
 from store.hashes import Digest, HashAlgorithm
 from store.info import PathInfo
 from store.layout import Layout
-from store.links import Links, open_links, sweep_links
+from store.links import MINIMUM_SIZE, Links, open_links, sweep_links
 from store.paths import DERIVATION_SUFFIX, StoreDirectory, StorePath, is_derivation
 from store.placing import place
 from store.temproots import SessionRoots, TempRoots
@@ -121,7 +121,8 @@ class StoreWriter:
         await roots.add(path)
         if not self._database.is_valid(path):
             await self._add_new_text(path, text, frozenset(references))
-            if not is_derivation(path):
+            # To look a smaller one up by its hash would not spare anybody anything.
+            if len(text) >= MINIMUM_SIZE and not is_derivation(path):
                 flat = Digest(HashAlgorithm.SHA256, digest)
                 self._index.record(flat, path, recursive=False)
         return path
@@ -153,10 +154,19 @@ class StoreWriter:
     async def _add_new_text(
         self, path: StorePath, text: bytes, references: frozenset[StorePath]
     ) -> None:
-        async def write() -> Received:
-            make = partial(write_text, self.store_fd, path[self._prefix :], text)
-            received = make() if len(text) <= _SMALL else await trio.to_thread.run_sync(make)
-            await self._share_files(self.store_fd, path[self._prefix :], received)
+        name = path[self._prefix :]
+
+        async def write() -> Received | None:
+            write_text_there = partial(write_text, self.store_fd, name, text)
+            try:
+                received = await turns.run(write_text_there, much=len(text) > _SMALL)
+            except FileExistsError:
+                if self._database.is_valid(path):
+                    return None
+                # A crash left it.
+                await trio.to_thread.run_sync(delete_tree, self.store_fd, name)
+                received = await turns.run(write_text_there, much=len(text) > _SMALL)
+            await self._share_files(self.store_fd, name, received)
             return received
 
         await self._place(path, write, lambda: text, references)
@@ -254,7 +264,9 @@ class StoreWriter:
     ) -> None:
         private_fd, name = self._incoming.fd, addition.name
 
-        async def move() -> Received:
+        async def move() -> Received | None:
+            if self._database.is_valid(path):
+                return None
             await self._share_files(private_fd, name, received)
             place(private_fd, name, self.store_fd, path[self._prefix :])
             return received
@@ -266,7 +278,7 @@ class StoreWriter:
     async def _place(
         self,
         path: StorePath,
-        put: Callable[[], Awaitable[Received]],
+        put: Callable[[], Awaitable[Received | None]],
         read: Callable[[], bytes],
         references: frozenset[StorePath],
         deriver: StorePath | None = None,
@@ -275,7 +287,7 @@ class StoreWriter:
 
         Args:
             path: The item.
-            put: Puts it there, in place of what a crash may have left.
+            put: Puts it there, in place of what a crash may have left; None if it is valid.
             read: Gives the text of a derivation before it is there.
             references: What it refers to.
             deriver: What made it; left out where that is not valid.
@@ -283,13 +295,13 @@ class StoreWriter:
         lease = await self._locks.acquire((path,))
         try:
             lease.delete_on_release()
-            if self._database.is_valid(path):
-                return False
             outputs: Mapping[str, StorePath] = {}
             if is_derivation(path):
                 outputs = await self._check_derivation(path, read(), references)
             try:
                 received = await put()
+                if received is None:
+                    return False
                 known = deriver if deriver and self._database.is_valid(deriver) else None
                 info = PathInfo(path, received.nar_hash, received.nar_size, references, known)
                 await self._database.register([NewItem(info, outputs)])

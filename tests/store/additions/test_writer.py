@@ -294,11 +294,16 @@ async def test_the_lock_of_the_item_is_respected(
         nursery.start_soon(add_text)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert not added.is_set()
+        Path(path).write_bytes(b"hello")
+        made = os.stat(path).st_ctime_ns
         template = make_info("a")
         info = PathInfo(path, template.nar_hash, 1, frozenset())
         await database.register([NewItem(info)])
     await added.wait()
-    assert entries(layout) in ([], [f"{path.rpartition('/')[2]}.lock"])
+    assert os.stat(path).st_ctime_ns == made
+    assert database.path_info(path).nar_size == 1
+    name = path.rpartition("/")[2]
+    assert entries(layout) in ([name], [name, f"{name}.lock"])
 
 
 async def test_cancelled_additions_leave_nothing(
