@@ -17,7 +17,7 @@ from enum import Enum
 
 from builder.container import Bind, Command, Directory, File, Operation
 from builder.download.request import DOWNLOAD, GIT_DOWNLOAD, Request, encode
-from builder.environment import octets
+from builder.environment import octets, variables
 from builder.options import BuildMode
 from store import base32
 from store.derivations import Derivation
@@ -127,7 +127,7 @@ def guix_command(
         traces: Whether progress is written for programs.
     """
     [output] = derivation.output_paths
-    names = {
+    environment = {
         **environment,
         "NIX_STORE": store,
         "NIX_STORE_DIR": store,
@@ -137,7 +137,7 @@ def guix_command(
     return Command(
         program=octets(guix),
         arguments=tuple(map(octets, ("guix", "perform-download", drv, output))),
-        environment=tuple((octets(name), octets(value)) for name, value in names.items()),
+        environment=variables(environment),
         directory=directory,
     )
 
@@ -184,13 +184,13 @@ def _proxies(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 def downloader_command(toolkit: Toolkit, directory: str) -> Command:
     """Give the command of our own downloader; nothing of a derivation is in it."""
-    variables = {"PATH": "/usr/bin:/bin", "HOME": directory, **dict(toolkit.certificates)}
+    environment = {"PATH": "/usr/bin:/bin", "HOME": directory, **dict(toolkit.certificates)}
     # -I keeps settings of the machine out, -S its packages.
     arguments = (toolkit.python, "-I", "-S", "-B", "-c", _START, _REQUEST)
     return Command(
         program=octets(toolkit.python),
         arguments=tuple(map(octets, arguments)),
-        environment=tuple((octets(name), octets(value)) for name, value in variables.items()),
+        environment=variables(environment),
         directory=directory,
     )
 

@@ -11,8 +11,9 @@ Entry points: `Container`, and `arrange`, which orders the operations on a root.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from itertools import chain
 
 from builder.operations import (
     DEVICES,
@@ -81,6 +82,7 @@ class Namespace(StrEnum):
 
 
 ALL_NAMESPACES = tuple(Namespace)
+_TOGETHER = frozenset(ALL_NAMESPACES) - {Namespace.NETWORK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +181,15 @@ class Command:
             raise ValueError(f"the program `{self.program!r}' must be an absolute path")
         if not self.arguments:
             raise ValueError("the arguments must begin with the program's name")
-        texts = (
-            self.program,
-            *self.arguments,
-            *(text for pair in self.environment for text in pair),
-        )
-        if any(b"\0" in text for text in texts):
+        texts = (self.program, *self.arguments, *chain.from_iterable(self.environment))
+        if b"\0" in b"".join(texts):
             raise ValueError("arguments and environment may not contain NUL")
-        if any(b"=" in name or not name for name, _ in self.environment):
+        names = [name for name, _ in self.environment]
+        if b"" in names or b"=" in b"".join(names):
             raise ValueError("the name of an environment variable may not be empty or contain `='")
 
 
-class Persona(Enum):
+class Persona(IntEnum):
     """What personality(2) may change about a builder; the numbers are the kernel's."""
 
     LINUX = 0x0000
@@ -217,7 +216,7 @@ class Personality:
         """The argument of personality(2)."""
         uname_26, no_randomise = 0x0020000, 0x0040000
         flags = uname_26 if self.linux_26 else 0
-        return self.persona.value | flags | (0 if self.randomise_addresses else no_randomise)
+        return self.persona | flags | (0 if self.randomise_addresses else no_randomise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +266,12 @@ class Container:
 
     command: Command
     identity: Identity
-    root: Root = field(default_factory=Root)
+    root: Root = Root()
     operations: tuple[Operation, ...] = ()
     namespaces: tuple[Namespace, ...] = ALL_NAMESPACES
     host_name: str = "localhost"
     domain_name: str = "(none)"
-    personality: Personality = field(default_factory=Personality)
+    personality: Personality = Personality()
     limits: tuple[Limit, ...] = ()
     sacrifice: bool = True
     filter_system_calls: bool = True
@@ -281,8 +280,8 @@ class Container:
     terminal: Terminal | None = None
 
     def __post_init__(self) -> None:
-        isolated = set(self.namespaces) - {Namespace.NETWORK}
-        if isolated and isolated != set(ALL_NAMESPACES) - {Namespace.NETWORK}:
+        isolated = _TOGETHER.intersection(self.namespaces)
+        if isolated and isolated != _TOGETHER:
             raise ValueError("a container needs mount, pid, ipc and uts namespaces, or none")
         if not isolated and self.namespaces:
             raise ValueError("a network namespace needs the others too")
@@ -301,11 +300,10 @@ class Container:
 
     def _check_operations(self) -> None:
         """Refuse operations below proc: it is mounted last, by the container's first process."""
-        procs = [i.target + "/" for i in self.operations if isinstance(i, Proc)]
-        for proc in procs:
-            for operation in self.operations:
-                if operation.target.startswith(proc):
-                    raise ValueError(f"`{operation.target}' lies in the process file system")
+        procs = tuple([i.target + "/" for i in self.operations if isinstance(i, Proc)])
+        for operation in self.operations if procs else ():
+            if operation.target.startswith(procs):
+                raise ValueError(f"`{operation.target}' lies in the process file system")
 
     @property
     def isolated(self) -> bool:

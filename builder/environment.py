@@ -17,6 +17,8 @@ HOME = "/homeless-shelter"
 NO_PATH = "/path-not-set"
 """A PATH that finds nothing: shells fill in a default of their own for an empty one."""
 
+_ENCODING, _ERRORS = "utf-8", "surrogateescape"
+
 TEMPORARY_NAMES = ("TMPDIR", "TEMPDIR", "TMP", "TEMP")
 
 
@@ -63,7 +65,13 @@ def _impure_variables(derivation: Derivation, source: Mapping[str, str]) -> dict
 
 def octets(text: str) -> bytes:
     """Give the bytes of a text of a derivation, which need not be UTF-8."""
-    return text.encode("utf-8", "surrogateescape")
+    return text.encode(_ENCODING, _ERRORS)
+
+
+def variables(environment: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    """Give an environment as a `builder.container.Command` has it."""
+    pairs = environment.items()
+    return tuple([(i.encode(_ENCODING, _ERRORS), j.encode(_ENCODING, _ERRORS)) for i, j in pairs])
 
 
 def build_directory_name(derivation_name: str) -> str:

@@ -5,7 +5,7 @@ Each operation has a `target`, a path of the container, and describes itself in 
 Entry point: `arrange`, which orders operations so that they can be executed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
@@ -18,10 +18,8 @@ def check_path(path: str) -> None:
     Raises:
         ValueError: The path is relative, or has ``..``, ``.``, double slashes or a NUL.
     """
-    slashed = path + "/"
-    rough = "//" in slashed or "/./" in slashed or "/../" in slashed or "\0" in path
-    if path != "/" and (rough or not path.startswith("/")):
-        raise ValueError(f"`{path}' is not a plain absolute path")
+    if path != "/":
+        check_target(path)
 
 
 def check_target(path: str) -> None:
@@ -30,9 +28,12 @@ def check_target(path: str) -> None:
     Raises:
         ValueError: See there.
     """
-    check_path(path)
     if path == "/":
         raise ValueError("operations lie below the root; see `Root` for the root itself")
+    slashed = path + "/"
+    rough = "//" in slashed or "/./" in slashed or "/../" in slashed or "\0" in path
+    if rough or not path.startswith("/"):
+        raise ValueError(f"`{path}' is not a plain absolute path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class Bind:
     devices: bool = False
 
     def __post_init__(self) -> None:
-        check_path(self.source)
+        if self.source != self.target:
+            check_path(self.source)
         check_target(self.target)
 
     def describe(self) -> str:
@@ -93,7 +95,8 @@ class StoreView:
         check_target(self.target)
         for path in (self.source, self.upper, self.work):
             check_path(path)
-        if any(name in ("", ".", "..") or "/" in name for name in self.items.split("\n")):
+        lines = f"\n{self.items}\n"
+        if "/" in lines or "\n\n" in lines or "\n.\n" in lines or "\n..\n" in lines:
             raise ValueError("an item of a view has a name that no item can have")
 
     def describe(self) -> str:
@@ -253,28 +256,23 @@ Operation = (
 )
 
 
-def _depth(operation: Operation) -> int:
-    return operation.target.count("/")
+def _depth(target: str) -> int:
+    return target.count("/")
 
 
-def _is_redundant(operation: Operation, outer: Bind | None) -> bool:
-    """Tell whether a bind shows what another one shows at the same place already."""
-    if outer is None or not isinstance(operation, Bind):
-        return False
-    below = operation.target.removeprefix(outer.target)
-    same_place = operation.source == outer.source.rstrip("/") + below
-    same_access = (operation.read_only, operation.devices) == (outer.read_only, outer.devices)
-    return same_place and same_access
-
-
-def _covering(operation: Operation, placed: dict[str, Operation]) -> Bind | None:
-    """Give the bind that covers a target, unless something else lies between them."""
-    parent = operation.target
+def _is_redundant(bind: Bind, placed: Mapping[str, Operation]) -> bool:
+    """Tell whether the bind of a parent directory shows the same at this place already."""
+    parent = bind.target
     while parent := parent.rpartition("/")[0]:
         outer = placed.get(parent)
         if outer is not None:
-            return outer if isinstance(outer, Bind) else None
-    return None
+            return (
+                isinstance(outer, Bind)
+                and bind.read_only == outer.read_only
+                and bind.devices == outer.devices
+                and bind.source == outer.source.rstrip("/") + bind.target.removeprefix(parent)
+            )
+    return False
 
 
 def arrange(operations: Iterable[Operation]) -> tuple[Operation, ...]:
@@ -286,8 +284,8 @@ def arrange(operations: Iterable[Operation]) -> tuple[Operation, ...]:
     """
     last = {operation.target: operation for operation in operations}
     placed: dict[str, Operation] = {}
-    for operation in sorted(last.values(), key=_depth):
-        outer = _covering(operation, placed)
-        if not _is_redundant(operation, outer):
-            placed[operation.target] = operation
+    for target in sorted(last, key=_depth):
+        operation = last[target]
+        if not (isinstance(operation, Bind) and _is_redundant(operation, placed)):
+            placed[target] = operation
     return tuple(placed.values())

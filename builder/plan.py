@@ -6,7 +6,7 @@ these names. Of the store it sees its inputs, read-only, in a directory of its
 own that also takes its outputs.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from builder.builtins import (
@@ -19,7 +19,6 @@ from builder.builtins import (
 )
 from builder.container import (
     ALL_NAMESPACES,
-    DEVICES,
     GUEST_GID,
     GUEST_UID,
     Bind,
@@ -40,7 +39,7 @@ from builder.container import (
     StoreView,
     arrange,
 )
-from builder.environment import builder_environment, octets
+from builder.environment import builder_environment, octets, variables
 from builder.jobserver.wishes import FIFO, MAKEFLAGS
 from builder.network import HOSTS, Network, Reach, files
 from builder.outputs.shelves import Shelves
@@ -48,6 +47,10 @@ from builder.platforms import Machine
 from builder.users import BuildUser
 from store.derivations import Derivation
 from store.paths import StorePath
+
+_WITHOUT_NETWORK = tuple(each for each in ALL_NAMESPACES if each is not Namespace.NETWORK)
+_ETC, _HOSTS = Directory("/etc"), File("/etc/hosts", HOSTS, 0o644)
+_PROC, _SHARED_MEMORY, _PSEUDO_TERMINALS = Proc(), SharedMemory(), PseudoTerminals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Host:
 
     Attributes:
         machine: What it can run.
-        devices: The device nodes to show.
+        devices: What builders have in ``/dev``.
         environment: The daemon's environment, for `impureEnvVars`.
         chroot_directories: ``TARGET=SOURCE`` or plain paths that all builders see too.
         impersonate_linux_26: Whether builders see a kernel 2.6.
@@ -91,7 +94,7 @@ class Host:
 
     machine: Machine
     environment: Mapping[str, str]
-    devices: tuple[str, ...] = DEVICES
+    devices: Devices = field(default_factory=Devices)
     chroot_directories: tuple[str, ...] = ()
     impersonate_linux_26: bool = False
 
@@ -151,8 +154,7 @@ def container_for(plan: BuildPlan, host: Host) -> Container:
 def _namespaces(plan: BuildPlan) -> tuple[Namespace, ...]:
     if not plan.isolated:
         return ()
-    shared = Namespace.NETWORK if plan.network.reach is Reach.HOST else None
-    return tuple(each for each in ALL_NAMESPACES if each is not shared)
+    return _WITHOUT_NETWORK if plan.network.reach is Reach.HOST else ALL_NAMESPACES
 
 
 def _environment(plan: BuildPlan, host: Host) -> dict[str, str]:
@@ -182,11 +184,10 @@ def _command(plan: BuildPlan, host: Host) -> Command:
         assert plan.builtins.toolkit is not None, "what is served can be served"
         return downloader_command(plan.builtins.toolkit, plan.workplace.seen_as)
     name = derivation.builder.rpartition("/")[2]
-    environment = _environment(plan, host)
     return Command(
         program=octets(derivation.builder),
         arguments=tuple(map(octets, (name, *derivation.args))),
-        environment=tuple((octets(key), octets(value)) for key, value in environment.items()),
+        environment=variables(_environment(plan, host)),
         directory=plan.workplace.seen_as,
         beneath=plan.store,
     )
@@ -198,54 +199,54 @@ def _identity(plan: BuildPlan) -> Identity:
     return GuestIdentity() if plan.isolated else SameIdentity()
 
 
-def _operations(plan: BuildPlan, host: Host) -> Iterator[Operation]:
+def _operations(plan: BuildPlan, host: Host) -> list[Operation]:
     workplace = plan.workplace
-    yield from _files(plan)
-    if plan.manner is Manner.DOWNLOADER:
-        yield from _downloader(plan, host)
-    else:
-        yield from map(_chroot_directory, host.chroot_directories)
-    yield from _inside_mounts(host)
     assert workplace.temporary is not None, "a container has a /tmp of its own"
-    yield Bind(workplace.temporary, "/tmp", read_only=False)  # noqa: S108 - a private one
-    yield Bind(workplace.build, workplace.seen_as, read_only=False)
-    # A valid output that is made again must not lie in the way of the new one.
-    outputs = set(plan.derivation.output_paths)
-    inputs = [path for path in plan.inputs if path not in outputs]
-    if workplace.view is not None:
-        yield _view(plan.store, inputs, workplace.view)
-    else:
-        yield Bind(workplace.store, plan.store, read_only=False)
-        yield from (Bind(path, path) for path in sorted(inputs))
+    operations = [
+        *_files(plan),
+        *_more_of_host(plan, host),
+        *_inside_mounts(host),
+        Bind(workplace.temporary, "/tmp", read_only=False),  # noqa: S108 - a private one
+        Bind(workplace.build, workplace.seen_as, read_only=False),
+        *_store(plan),
+    ]
     if plan.jobserver:
-        yield Bind(plan.jobserver, FIFO)
+        operations.append(Bind(plan.jobserver, FIFO))
     if plan.shelves is not None:
-        yield from plan.shelves.operations(has_user=plan.user is not None)
+        operations += plan.shelves.operations(has_user=plan.user is not None)
+    return operations
+
+
+def _store(plan: BuildPlan) -> list[Operation]:
+    workplace = plan.workplace
+    # A valid output that is made again must not lie in the way of the new one.
+    inputs = frozenset(plan.inputs).difference(plan.derivation.output_paths)
+    if workplace.view is not None:
+        return [_view(plan.store, inputs, workplace.view)]
+    made = Bind(workplace.store, plan.store, read_only=False)
+    return [made, *[Bind(path, path) for path in sorted(inputs)]]
 
 
 def _view(store: str, inputs: Iterable[StorePath], view: View) -> StoreView:
-    names = "\n".join(path.rpartition("/")[2] for path in inputs)
+    names = "\n".join(inputs).replace(f"{store}/", "")
     return StoreView(store, store, names, view.upper, view.work)
 
 
-def _inside_mounts(host: Host) -> Iterator[Operation]:
-    yield Proc()
-    if all(_target_of(text) != "/dev" for text in host.chroot_directories):
-        yield Devices(nodes=host.devices)
-        yield SharedMemory()
-        yield PseudoTerminals()
+def _inside_mounts(host: Host) -> tuple[Operation, ...]:
+    if any(_target_of(text) == "/dev" for text in host.chroot_directories):
+        return (_PROC,)
+    return _PROC, host.devices, _SHARED_MEMORY, _PSEUDO_TERMINALS
 
 
-def _files(plan: BuildPlan) -> Iterator[Operation]:
+def _files(plan: BuildPlan) -> list[Operation]:
     uid = plan.user.uid if plan.user else GUEST_UID
     gid = plan.user.gid if plan.user else GUEST_GID
-    yield Directory("/etc")
-    yield File("/etc/passwd", _passwd(uid, gid), 0o644)
-    yield File("/etc/group", f"nixbld:!:{gid}:\n".encode(), 0o644)
-    if plan.derivation.is_fixed_output:
-        yield from files(plan.network)
-    else:
-        yield File("/etc/hosts", HOSTS, 0o644)
+    return [
+        _ETC,
+        File("/etc/passwd", _passwd(uid, gid), 0o644),
+        File("/etc/group", f"nixbld:!:{gid}:\n".encode(), 0o644),
+        *(files(plan.network) if plan.derivation.is_fixed_output else (_HOSTS,)),
+    ]
 
 
 def _passwd(uid: int, gid: int) -> bytes:
@@ -255,11 +256,13 @@ def _passwd(uid: int, gid: int) -> bytes:
     ).encode()
 
 
-def _downloader(plan: BuildPlan, host: Host) -> Iterator[Operation]:
+def _more_of_host(plan: BuildPlan, host: Host) -> Iterable[Operation]:
+    if plan.manner is not Manner.DOWNLOADER:
+        return map(_chroot_directory, host.chroot_directories)
     assert plan.builtins.toolkit is not None, "what is served can be served"
     environment = _environment(plan, host)
     request = request_for(plan.builtins, plan.drv, plan.derivation, environment, traces=plan.traces)
-    yield from downloader_operations(plan.builtins.toolkit, request)
+    return downloader_operations(plan.builtins.toolkit, request)
 
 
 def _target_of(text: str) -> str:

@@ -16,7 +16,7 @@ from builder.admission.machine import MachineReader
 from builder.admission.slots import Slots
 from builder.build import Builder
 from builder.builtins import Builtins
-from builder.container import DEVICES
+from builder.container import DEVICES, Devices
 from builder.derivation_cache import DerivationCache
 from builder.entering.visits import Visits
 from builder.eviction import end_processes
@@ -292,7 +292,7 @@ def _host(materials: Materials) -> Host:
     return Host(
         machine=Machine(settings.system, os.uname().machine),
         environment=materials.environment,
-        devices=(*DEVICES, "kvm") if os.path.exists("/dev/kvm") else DEVICES,
+        devices=Devices(nodes=(*DEVICES, "kvm") if os.path.exists("/dev/kvm") else DEVICES),
         chroot_directories=settings.chroot_directories,
         impersonate_linux_26=settings.impersonate_linux_26,
     )

@@ -9,6 +9,8 @@ Entry points: `translate`, `pack` and `unpack`.
 """
 
 import os
+import sys
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import cbor2
@@ -22,6 +24,7 @@ from builder.container import (
     GuestIdentity,
     HostIdentity,
     Identity,
+    Operation,
     Proc,
     PseudoTerminals,
     SharedMemory,
@@ -44,12 +47,22 @@ Step = tuple[Any, ...]
 
 BIND, MAKE_FILE, MAKE_DIRECTORY, MAKE_LINK, MOUNT, MAKE_DEVICES, VIEW_STORE = range(7)
 
-_GENERAL = frozenset({MAKE_DIRECTORY, MOUNT, MAKE_DEVICES})
-
-
+_GENERAL = frozenset({Directory, Tmpfs, Devices, SharedMemory, PseudoTerminals})
 _Furniture = (
     Bind | StoreView | File | Directory | Symlink | Tmpfs | Devices | SharedMemory | PseudoTerminals
 )
+
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+_ATTRIBUTES = {
+    (read_only, devices): mount_attributes(
+        MOUNT_ATTR_NOSUID
+        | (MOUNT_ATTR_RDONLY if read_only else 0)
+        | (0 if devices else MOUNT_ATTR_NODEV)
+    )
+    for read_only in (True, False)
+    for devices in (True, False)
+}
+"""What mount_setattr(2) is told of a bind, by whether it is read-only and has devices."""
 
 
 class Guest(NamedTuple):
@@ -124,12 +137,10 @@ class Script(NamedTuple):
 def translate(container: Container) -> Script:
     """Give the script for a container."""
     command, identity, terminal = container.command, container.identity, container.terminal
-    operations = container.operations if container.isolated else ()
-    procs = tuple((at, *_split(i.target)) for at, i in enumerate(operations) if isinstance(i, Proc))
-    furniture = [_step(i, at) for at, i in enumerate(operations) if not isinstance(i, Proc)]
-    first, later = _divide(furniture)
+    isolated = container.isolated
+    first, later, procs = _divide(container.operations if isolated else ())
     return Script(
-        isolated=container.isolated,
+        isolated=isolated,
         network="network" in container.namespaces,
         loopback=container.loopback,
         gated=container.awaits_network,
@@ -140,7 +151,7 @@ def translate(container: Container) -> Script:
         procs=procs,
         directory=os.fsencode(command.directory),
         personality=container.personality.number,
-        limits=tuple((i.resource, i.soft, i.hard) for i in container.limits),
+        limits=tuple([(i.resource, i.soft, i.hard) for i in container.limits]),
         sacrifice=container.sacrifice,
         ids=_ids(identity),
         guest=_guest(identity, gated=container.awaits_network),
@@ -178,30 +189,34 @@ def _groundwork(container: Container, steps: tuple[Step, ...]) -> Groundwork:
     )
 
 
-def _divide(steps: list[Step]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """Divide steps into those that any container may begin with, and the others.
+def _divide(
+    operations: Iterable[Operation],
+) -> tuple[tuple[Step, ...], tuple[Step, ...], tuple[tuple[int, bytes, bytes], ...]]:
+    """Divide into the steps that any container may begin with, the others, and the procs.
 
     Files are small and differ, such as the one that names the user. What lies in a place
     that another step makes must wait for that.
     """
     first: list[Step] = []
     later: list[Step] = []
-    waiting: set[bytes] = set()
-    for step in steps:
-        _, action, parent, name = step[:4]
-        if action in _GENERAL and not _lies_in(parent, waiting):
-            first.append(step)
+    procs: list[tuple[int, bytes, bytes]] = []
+    waiting: set[str] = set()
+    for at, operation in enumerate(operations):
+        if isinstance(operation, Proc):
+            parent, _, name = os.fsencode(operation.target).rpartition(b"/")
+            procs.append((at, parent, name))
+        elif type(operation) in _GENERAL and not _lies_in(operation.target, waiting):
+            first.append(_step(at, operation))
         else:
-            later.append(step)
-            waiting.add(parent + b"/" + name)
-    return tuple(first), tuple(later)
+            later.append(_step(at, operation))
+            waiting.add(operation.target)
+    return tuple(first), tuple(later), tuple(procs)
 
 
-def _lies_in(path: bytes, places: set[bytes]) -> bool:
-    while path:
-        if path in places:
+def _lies_in(target: str, places: set[str]) -> bool:
+    while target := target.rpartition("/")[0]:
+        if target in places:
             return True
-        path = path.rpartition(b"/")[0]
     return False
 
 
@@ -234,48 +249,37 @@ def _guest(identity: Identity, *, gated: bool) -> Guest | None:
     )
 
 
-def _split(target: str) -> tuple[bytes, bytes]:
-    parent, _, name = os.fsencode(target).rpartition(b"/")
-    return parent, name
-
-
-def _step(operation: _Furniture, at: int) -> Step:
-    return (at, *_action(operation))
-
-
-def _action(operation: _Furniture) -> Step:
-    parent, name = _split(operation.target)
+def _step(at: int, operation: _Furniture) -> Step:
+    parent, _, name = operation.target.encode(_ENCODING, _ERRORS).rpartition(b"/")
     match operation:
         case Bind():
-            return (BIND, parent, name, *_bind(operation))
+            source = operation.source.encode(_ENCODING, _ERRORS)
+            attributes = _ATTRIBUTES[operation.read_only, operation.devices]
+            return (at, BIND, parent, name, source, attributes, not operation.optional)
         case File():
-            return (MAKE_FILE, parent, name, operation.contents, operation.mode)
+            return (at, MAKE_FILE, parent, name, operation.contents, operation.mode)
         case Directory():
-            owner = tuple(-1 if i is None else i for i in (operation.uid, operation.gid))
-            return (MAKE_DIRECTORY, parent, name, operation.mode, *owner)
+            uid, gid = operation.uid, operation.gid
+            owner = (-1 if uid is None else uid, -1 if gid is None else gid)
+            return (at, MAKE_DIRECTORY, parent, name, operation.mode, *owner)
         case Symlink():
-            return (MAKE_LINK, parent, name, os.fsencode(operation.destination))
+            return (at, MAKE_LINK, parent, name, os.fsencode(operation.destination))
         case Devices():
-            return (MAKE_DEVICES, parent, name, tuple(sorted(map(os.fsencode, operation.nodes))))
-        case StoreView() | Tmpfs() | SharedMemory() | PseudoTerminals():
-            return _mount(operation, parent, name)
-
-
-def _bind(operation: Bind) -> tuple[bytes, bytes, int]:
-    attributes = MOUNT_ATTR_NOSUID
-    if operation.read_only:
-        attributes |= MOUNT_ATTR_RDONLY
-    if not operation.devices:
-        attributes |= MOUNT_ATTR_NODEV
-    return os.fsencode(operation.source), mount_attributes(attributes), not operation.optional
+            nodes = sorted([node.encode(_ENCODING, _ERRORS) for node in operation.nodes])
+            return (at, MAKE_DEVICES, parent, name, tuple(nodes))
+        case _:
+            return _mount(at, operation, parent, name)
 
 
 def _mount(
-    operation: StoreView | Tmpfs | SharedMemory | PseudoTerminals, parent: bytes, name: bytes
+    at: int,
+    operation: StoreView | Tmpfs | SharedMemory | PseudoTerminals,
+    parent: bytes,
+    name: bytes,
 ) -> Step:
     if isinstance(operation, StoreView):
-        return (VIEW_STORE, parent, name, *_view(operation))
-    return (MOUNT, parent, name, *_file_system(operation))
+        return (at, VIEW_STORE, parent, name, *_view(operation))
+    return (at, MOUNT, parent, name, *_file_system(operation))
 
 
 def _view(operation: StoreView) -> tuple[bytes, bytes, bytes, bytes]:

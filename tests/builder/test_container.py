@@ -24,6 +24,7 @@ from builder.container import (
     Root,
     SameIdentity,
     SharedMemory,
+    StoreView,
     Symlink,
     Tmpfs,
     arrange,
@@ -66,6 +67,14 @@ def test_names_of_devices_are_no_paths() -> None:
     for name in ("", ".", "..", "a/b"):
         with pytest.raises(ValueError, match="no name of a device"):
             Devices(nodes=(name,))
+
+
+def test_items_of_a_view_are_names() -> None:
+    """Wherever in the list it stands, what is no name is refused; a name may hold dots."""
+    for items in ("", ".", "..", "a\n", "\na", "a\n\nb", "a\n.\nb", "..\na", "a/b", "a\n/b"):
+        with pytest.raises(ValueError, match="a name that no item can have"):
+            StoreView("/store", "/store", items, "/upper", "/work")
+    StoreView("/store", "/store", ".a\n..b\nc.", "/upper", "/work")
 
 
 def test_namespaces_come_together() -> None:

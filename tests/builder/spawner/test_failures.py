@@ -249,7 +249,9 @@ async def test_builder_ends_when_nobody_cares(bench: Any, shell: Any) -> None:
         ({"program": b"sh"}, "absolute path"),
         ({"arguments": ()}, "begin with the program's name"),
         ({"arguments": (b"a\0b",)}, "NUL"),
-        ({"environment": ((b"A=B", b""),)}, "environment variable"),
+        ({"environment": ((b"A", b"b"), (b"C", b"\0"))}, "NUL"),
+        ({"environment": ((b"A", b"b=c"), (b"D=", b""))}, "environment variable"),
+        ({"environment": ((b"A", b"b=c"), (b"", b"d"))}, "environment variable"),
         ({"directory": "tmp"}, "absolute path"),
     ],
 )
