@@ -4,14 +4,15 @@
 A term such as ``Derive(["a","b"],"c",[("d","e")])`` is read in two steps that
 both run in compiled code: its strings are cut out, which leaves a *skeleton*
 (``Derive([",","],",[(",")])``, one quote for each string), and the skeleton is
-matched field by field. What the strings mean is left to `store.derivations`.
-Enter through `read_term`, `quote` and `write_list`.
+matched; where it does not match, it is looked at field by field to say why. What
+the strings mean is left to `store.derivations`. Enter through `read_term`, `quote`
+and `write_list`.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from store.errors import DerivationError
 
@@ -25,8 +26,7 @@ _BACKSLASH, _QUOTE = "\0b", "\0q"
 _EXCERPT = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field of a term that was read.
 
     Attributes:
@@ -69,13 +69,33 @@ def list_shape(what: str, item: str) -> Shape:
     return Shape(what, whole, re.compile(rf"(?:\[(?:(?:{item}),)*+)?"))
 
 
-def read_term(text: str, constructor: str, shapes: Sequence[Shape]) -> list[Field]:
+@dataclass(frozen=True, slots=True)
+class TermShape:
+    """What a term must look like.
+
+    Attributes:
+        constructor: The word before the parenthesis.
+        fields: The shapes of the fields.
+        whole: Matches the skeleton of the term; each field is a group.
+    """
+
+    constructor: str
+    fields: tuple[Shape, ...]
+    whole: re.Pattern[str]
+
+
+def term_shape(constructor: str, *fields: Shape) -> TermShape:
+    """Describe a term."""
+    groups = ",".join(f"({field.whole.pattern})" for field in fields)
+    return TermShape(constructor, fields, re.compile(rf"{constructor}\({groups}\)"))
+
+
+def read_term(text: str, shape: TermShape) -> list[Field]:
     """Read a term of known shape.
 
     Args:
         text: The whole text; nothing may follow the term.
-        constructor: The word before the parenthesis.
-        shapes: The shapes of the fields.
+        shape: What it must look like.
 
     Returns:
         The fields, in order.
@@ -91,13 +111,14 @@ def read_term(text: str, constructor: str, shapes: Sequence[Shape]) -> list[Fiel
     if len(strings) == len(gaps):
         raise _fault(text, marked.rindex('"'), "a string that ends")
     skeleton = '"'.join(gaps)
-    spans, (reached, expected) = _match_fields(skeleton, constructor, shapes)
-    if expected:
+    match = shape.whole.fullmatch(skeleton)
+    if match is None:
+        reached, expected = _first_fault(skeleton, shape)
         before = strings[: skeleton.count('"', 0, reached)]
         raise _fault(text, reached + sum(len(string) + 1 for string in before), expected)
     if "\\" in text:
         strings = _unescape(text, marked, strings)
-    return _cut(skeleton, strings, spans)
+    return _cut(strings, match.groups())
 
 
 def quote(string: str) -> str:
@@ -112,25 +133,19 @@ def write_list(items: Iterable[str]) -> str:
     return f"[{','.join(items)}]"
 
 
-def _match_fields(
-    skeleton: str, constructor: str, shapes: Sequence[Shape]
-) -> tuple[list[tuple[int, int]], tuple[int, str]]:
-    """Return the fields' spans, how far the skeleton is right, and what is missing there."""
-    spans: list[tuple[int, int]] = []
-    position, separator = 0, f"{constructor}("
-    for shape in shapes:
+def _first_fault(skeleton: str, shape: TermShape) -> tuple[int, str]:
+    """Return how far a skeleton is right that does not match, and what is missing there."""
+    position, separator = 0, f"{shape.constructor}("
+    for field in shape.fields:
         if not skeleton.startswith(separator, position):
-            return spans, (position, f"`{separator}'")
+            return position, f"`{separator}'"
         position += len(separator)
-        match = shape.whole.match(skeleton, position)
+        match = field.whole.match(skeleton, position)
         if match is None:
-            start = shape.start.match(skeleton, position)
-            return spans, (start.end() if start else position, shape.what)
-        spans.append(match.span())
+            start = field.start.match(skeleton, position)
+            return start.end() if start else position, field.what
         position, separator = match.end(), ","
-    if skeleton[position:] != ")":
-        return spans, (position, "`)' and the end")
-    return spans, (len(skeleton), "")
+    return position, "`)' and the end"
 
 
 def _unescape(text: str, marked: str, strings: list[str]) -> list[str]:
@@ -148,13 +163,12 @@ def _unescape_string(string: str) -> str:
     return string.replace(_BACKSLASH, "\\").replace(_QUOTE, '"')
 
 
-def _cut(skeleton: str, strings: Sequence[str], spans: Iterable[tuple[int, int]]) -> list[Field]:
+def _cut(strings: Sequence[str], parts: Iterable[str]) -> list[Field]:
     fields, used = [], 0
-    for start, end in spans:
-        part = skeleton[start:end]
-        count = part.count('"')
-        fields.append(Field(strings[used : used + count], part))
-        used += count
+    for part in parts:
+        end = used + part.count('"')
+        fields.append(Field(strings[used:end], part))
+        used = end
     return fields
 
 

@@ -12,11 +12,11 @@ surrogates for what is not UTF-8, and ordered as their bytes are.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import pairwise
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from store import aterm
 from store.errors import DerivationError, StoreError
@@ -27,7 +27,8 @@ _OUTPUT = r'\(",",","\)'
 _INPUT = r'\(",\[(?:"(?:,")*+)?\]\)'
 _VARIABLE = r'\(","\)'
 
-_SHAPES = (
+_SHAPE = aterm.term_shape(
+    "Derive",
     aterm.list_shape('an output ("NAME","PATH","ALGORITHM","HASH")', _OUTPUT),
     aterm.list_shape('an input derivation ("PATH",["OUTPUT",…])', _INPUT),
     aterm.list_shape("a list of input sources", '"'),
@@ -84,6 +85,9 @@ class Derivation:
         builder: The program, or ``builtin:NAME``.
         args: Its arguments.
         env: Its environment variables.
+        output_paths: The paths of all outputs, in the order of their names.
+        is_fixed_output: Whether the only output's content is known by its hash beforehand.
+        is_builtin: Whether the daemon itself has the builder.
     """
 
     outputs: Mapping[str, Output]
@@ -93,21 +97,18 @@ class Derivation:
     builder: str
     args: tuple[str, ...]
     env: Mapping[str, str]
+    # These follow from the rest, and are asked for a dozen times a build.
+    output_paths: tuple[StorePath, ...] = field(init=False, repr=False, compare=False)
+    is_fixed_output: bool = field(init=False, repr=False, compare=False)
+    is_builtin: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def is_fixed_output(self) -> bool:
-        """Whether the only output's content is known by its hash beforehand."""
-        return self.outputs.keys() == {"out"} and self.outputs["out"].hash != ""
-
-    @property
-    def is_builtin(self) -> bool:
-        """Whether the daemon itself has the builder."""
-        return self.builder.startswith("builtin:")
-
-    @property
-    def output_paths(self) -> tuple[StorePath, ...]:
-        """The paths of all outputs, in the order of their names."""
-        return tuple(StorePath(output.path) for output in self.outputs.values())
+    def __post_init__(self) -> None:
+        outputs = self.outputs
+        paths = tuple([output.path for output in outputs.values()])
+        fixed = len(outputs) == 1 and "out" in outputs and outputs["out"].hash != ""
+        object.__setattr__(self, "output_paths", cast("tuple[StorePath, ...]", paths))
+        object.__setattr__(self, "is_fixed_output", fixed)
+        object.__setattr__(self, "is_builtin", self.builder.startswith("builtin:"))
 
     @property
     def references(self) -> frozenset[StorePath]:
@@ -143,7 +144,7 @@ def parse_derivation(data: bytes, store: StoreDirectory, name: str) -> Derivatio
     """
     try:
         text = data.decode("utf-8", "surrogateescape")
-        return _assemble(aterm.read_term(text, "Derive", _SHAPES), store)
+        return _assemble(aterm.read_term(text, _SHAPE), store)
     except StoreError as error:
         raise DerivationError(f"error parsing derivation `{name}': {error}") from error
 
@@ -298,8 +299,8 @@ def _read_outputs(field: aterm.Field, store: StoreDirectory) -> dict[str, Output
     strings = iter(field.strings)
     rows = list(zip(strings, strings, strings, strings, strict=True))
     found = {row[0]: _read_output(row, store) for row in rows}
-    _ordered("output path", (output.path for output in found.values()))
-    return {name: found[name] for name in _ordered("output", (row[0] for row in rows))}
+    _ordered("output path", [output.path for output in found.values()])
+    return {name: found[name] for name in _ordered("output", field.strings[::4])}
 
 
 def _read_output(row: tuple[str, str, str, str], store: StoreDirectory) -> Output:
@@ -318,7 +319,7 @@ def _read_output(row: tuple[str, str, str, str], store: StoreDirectory) -> Outpu
 def _read_inputs(field: aterm.Field, store: StoreDirectory) -> dict[StorePath, tuple[str, ...]]:
     paths, wanted = _split_inputs(field)
     for path in paths:
-        if not is_derivation(path):
+        if not path.endswith(DERIVATION_SUFFIX):
             raise DerivationError(f"input derivation `{path}' is no derivation")
     found = dict(zip(map(store.parse, paths), wanted, strict=True))
     return {path: found[path] for path in _ordered("input derivation", map(StorePath, paths))}
@@ -357,7 +358,9 @@ def _ordered(what: str, strings: Iterable[_Text]) -> tuple[_Text, ...]:
     return tuple(ordered)
 
 
-def _in_byte_order(strings: Iterable[str]) -> list[str]:
+def _in_byte_order(strings: Collection[str]) -> list[str]:
+    if "".join(strings).isascii():
+        return sorted(strings)
     # Surrogates, which stand for single bytes, sort elsewhere than those bytes.
     return sorted(strings, key=lambda text: text.encode("utf-8", "surrogateescape"))
 

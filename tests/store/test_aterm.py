@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from store import aterm
 from store.errors import DerivationError
 
-SHAPES = (
+SHAPE = aterm.term_shape(
+    "T",
     aterm.list_shape("a list of words", '"'),
     aterm.string_shape("a string"),
     aterm.list_shape("a pair", r'\(","\)'),
@@ -23,7 +24,7 @@ TRICKY = st.text(alphabet='"\\nrtbq,[]()\n\r\t', max_size=12)
 
 
 def write(words: list[str], string: str, pairs: list[tuple[str, str]]) -> str:
-    """Write a term of `SHAPES`."""
+    """Write a term of `SHAPE`."""
     fields = (
         aterm.write_list(map(aterm.quote, words)),
         aterm.quote(string),
@@ -40,7 +41,7 @@ def write(words: list[str], string: str, pairs: list[tuple[str, str]]) -> str:
 def test_what_is_written_is_read_back(words: list[str], string: str, pairs: list[tuple[str, str]]):
     """Any strings survive, above all those that look like syntax or escapes."""
     text = write(words, string, pairs)
-    first, second, third = aterm.read_term(text, "T", SHAPES)
+    first, second, third = aterm.read_term(text, SHAPE)
     assert list(first.strings) == words
     assert list(second.strings) == [string]
     assert list(third.strings) == [part for pair in pairs for part in pair]
@@ -94,7 +95,7 @@ def test_exactly_five_characters_are_escaped(string: str, quoted: str):
 def test_malformed_text_is_refused_where_it_goes_wrong(text: str, expected: str, offset: int):
     """The message says what was expected and at which byte."""
     with pytest.raises(DerivationError) as caught:
-        aterm.read_term(text, "T", SHAPES)
+        aterm.read_term(text, SHAPE)
     assert f"expected {expected} at byte {offset}, not " in str(caught.value)
 
 
@@ -102,7 +103,7 @@ def test_malformed_text_is_refused_where_it_goes_wrong(text: str, expected: str,
 def test_any_text_is_a_term_or_an_error(text: str):
     """Nothing else comes out, and what is accepted is spelt in exactly one way."""
     try:
-        words, string, pairs = aterm.read_term(text, "T", SHAPES)
+        words, string, pairs = aterm.read_term(text, SHAPE)
     except DerivationError:
         return
     grouped = list(zip(pairs.strings[::2], pairs.strings[1::2], strict=True))
@@ -125,5 +126,5 @@ def test_hostile_text_costs_no_more_than_its_length(text: str):
     """Neither unended strings nor endless lists make the reader start over."""
     start = time.process_time()
     with pytest.raises(DerivationError):
-        aterm.read_term(text, "T", SHAPES)
+        aterm.read_term(text, SHAPE)
     assert time.process_time() - start < 2

@@ -2,7 +2,7 @@
 """What has to be built for a request, given what is valid."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -146,10 +146,8 @@ async def test_an_output_that_an_input_does_not_have_is_named(
     world: World, path: "MakePath", derivation: "MakeDerivation"
 ):
     """The error names the derivation that asks, the output, and the input."""
-    forged = derivation("forged")
-    forged = Derivation(
-        **{**_fields(forged), "input_derivations": {path("lib.drv"): ("absent",)}},
-    )
+    inputs = {path("lib.drv"): ("absent",)}
+    forged = replace(derivation("forged"), input_derivations=inputs)
     world.add(path("forged.drv"), forged)
     plan = await world.plan(Target(path("forged.drv")))
     message = plan.problems[path("forged.drv")].message
@@ -184,7 +182,3 @@ def test_a_target_may_name_outputs(store: StoreDirectory, path: "MakePath"):
     assert parse_target(f"{text}!out,lib", store) == Target(text, frozenset({"out", "lib"}))
     with pytest.raises(InvalidPathError):
         parse_target("/etc/passwd!out", store)
-
-
-def _fields(derivation: Derivation) -> dict[str, object]:
-    return {name: getattr(derivation, name) for name in Derivation.__slots__}
