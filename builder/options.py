@@ -2,7 +2,7 @@
 """What a client may ask of its builds, and what the daemon is configured to do."""
 
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import IntEnum, StrEnum
 
 from builder.admission.obstacles import ANY_MACHINE, AdmissionSettings
 from builder.network import NetworkMode
@@ -10,7 +10,7 @@ from builder.retries.policy import NO_RETRIES, RetrySettings
 from builder.substitution.offers import Sources
 
 
-class BuildMode(Enum):
+class BuildMode(IntEnum):
     """The numbers are those of BuildPaths in the worker protocol."""
 
     NORMAL = 0

@@ -47,6 +47,12 @@ class Stage(Enum):
     MAKING = auto()
 
 
+# Tuples, since looking something up in a set hashes it, and members hash slowly.
+OVER = (State.DONE, State.FAILED)
+REVISITED = (Stage.MENDING, Stage.SUBSTITUTING)
+"""Stages after which a node may turn out to need nothing."""
+
+
 class Substitute(NamedTuple):
     """The key of an item that is to be substituted; a derivation's is its path."""
 
@@ -224,7 +230,7 @@ class BuildGraph:
 
     def unfinished(self) -> Iterable[Node]:
         """Return the nodes that neither succeeded nor failed."""
-        return [n for n in self._nodes.values() if n.state not in {State.DONE, State.FAILED}]
+        return [n for n in self._nodes.values() if n.state not in OVER]
 
     def _conclude(self, key: Key, state: State, *, at_once: bool) -> list[Node]:
         node = self._nodes[key]
@@ -245,19 +251,18 @@ class BuildGraph:
         return given_up
 
     def _waiting_for(self, node: Node) -> list[Node]:
-        dependents = (self._nodes[key] for key in sorted(node.dependents, key=turn))
-        return [each for each in dependents if each.state is State.WAITING]
+        dependents = [self._nodes[key] for key in node.dependents]
+        return _in_turn([each for each in dependents if each.state is State.WAITING])
 
     def _note(self, node: Node, needed: Node) -> None:
-        if needed.state in {State.DONE, State.FAILED} and needed.key in node.inputs:
+        if needed.state in OVER and needed.key in node.inputs:
             node.inputs.discard(needed.key)
             node.failed_inputs += needed.state is State.FAILED
 
     def _advance(self, node: Node, *, at_once: bool) -> bool:
         """Find out what a waiting node waits for; tell whether it is given up."""
-        tolerant = node.stage in {Stage.MENDING, Stage.SUBSTITUTING}
         hopeless = bool(node.failed_inputs) and (at_once or not node.inputs)
-        if hopeless and not tolerant:
+        if hopeless and node.stage not in REVISITED:
             node.state = State.FAILED
             return True
         if hopeless or not node.inputs:
@@ -268,8 +273,14 @@ class BuildGraph:
 
 def _taken(nodes: list[Node]) -> list[Node]:
     # Some may have been given up after they became ready.
-    taken = sorted((n for n in nodes if n.state is State.READY), key=lambda node: turn(node.key))
+    taken = _in_turn([node for node in nodes if node.state is State.READY])
     nodes.clear()
     for node in taken:
         node.state = State.TAKEN
     return taken
+
+
+def _in_turn(nodes: list[Node]) -> list[Node]:
+    if len(nodes) > 1:  # most often there is one
+        nodes.sort(key=lambda node: turn(node.key))
+    return nodes

@@ -14,7 +14,7 @@ import trio
 from builder.errors import BuildError
 from builder.events import BuildFailed, FailureKind, GoalPlanned, SubstitutePlanned
 from builder.options import BuildOptions, Client
-from builder.planning.graph import Key, Node, Stage, Substitute
+from builder.planning.graph import REVISITED, Key, Node, Substitute
 from builder.planning.request_plan import Plan, dependencies_failed
 from builder.scheduling.audience import EventQueue
 from builder.scheduling.jobs import AnyJob, Download
@@ -134,7 +134,7 @@ class Request:
 
     def _announce(self, plan: Plan) -> None:
         for node in plan.graph.take_fresh():
-            if node.stage in {Stage.MENDING, Stage.SUBSTITUTING} or node.key in self._announced:
+            if node.stage in REVISITED or node.key in self._announced:
                 continue
             self._announced.add(node.key)
             total, offer = len(self._announced), node.offer
@@ -146,7 +146,7 @@ class Request:
 
     def _go_on(self) -> None:
         plan = self._expect_plan()
-        if self.fatal or (self.failed_targets() and not self.options.keep_going):
+        if self.fatal or (self.errors and not self.options.keep_going and self.failed_targets()):
             self.abandon()
             return
         for node in plan.graph.take_ready():
