@@ -14,7 +14,7 @@ Entry points: `Claim`, `Slots`.
 """
 
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -170,7 +170,7 @@ class Slots:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._taken: OrderedDict[Slot, None] = OrderedDict()
-        self._held: Counter[Hashable] = Counter()
+        self._held: dict[Hashable, int] = {}
         self._shares: OrderedDict[Hashable, _Share] = OrderedDict()
         self._waiters: set[_Waiter] = set()
         self._urgent: list[_Waiter] = []
@@ -235,9 +235,9 @@ class Slots:
     def release(self, slot: Slot) -> None:
         """Give a slot back; the next in turn has it at once."""
         del self._taken[slot]
-        self._held[slot.user] -= 1
-        if not self._held[slot.user]:
-            del self._held[slot.user]
+        held = self._held.pop(slot.user) - 1
+        if held:
+            self._held[slot.user] = held
         self._grant()
 
     def statistics(self) -> SlotStatistics:
@@ -270,7 +270,7 @@ class Slots:
     def _take(self, claim: Claim, asker: Asker, limit: int | None) -> Slot:
         slot = Slot(claim, asker.user, asker.weight, limit)
         self._taken[slot] = None
-        self._held[asker.user] += 1
+        self._held[asker.user] = self._held.get(asker.user, 0) + 1
         beside = len(self._taken) - 1
         for each in self._taken:
             each.beside = max(each.beside, beside)
@@ -286,7 +286,7 @@ class Slots:
 
     def _next(self) -> tuple[Asker, _Waiter] | None:
         """Return whose turn it is: the first that has room, of the user who has the fewest."""
-        if not self._has_room(None):
+        if not self._waiters or not self._has_room(None):
             return None
         if self._urgent:
             first = self._urgent[0]
@@ -301,7 +301,7 @@ class Slots:
     def _standings(self) -> dict[Hashable, Standing]:
         held = self._held
         waiting = {
-            user: Standing(held[user], share.weight, share.turn)
+            user: Standing(held.get(user, 0), share.weight, share.turn)
             for user, share in self._shares.items()
         }
         return waiting | {
