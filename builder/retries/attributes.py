@@ -25,6 +25,8 @@ MAX_ATTEMPTS = 100
 MAX_DELAY = 24 * 60 * 60
 MAX_CORES = 65536
 
+_NAMES = ("retryAttempts", "retryDelay", "retryCores", "retryQuiet")
+
 
 def settings_of(derivation: Derivation, base: RetrySettings) -> tuple[Quiet, RetrySettings]:
     """Return how quiet it has to be at first, and how a derivation is retried.
@@ -37,7 +39,7 @@ def settings_of(derivation: Derivation, base: RetrySettings) -> tuple[Quiet, Ret
         BuildError: An attribute has a value that it cannot have.
     """
     env = derivation.env
-    if not any(name in env for name in ("retryAttempts", "retryDelay", "retryCores", "retryQuiet")):
+    if env.keys().isdisjoint(_NAMES):
         return Quiet.USUAL, base
     settings = replace(
         base,

@@ -8,7 +8,6 @@ recorded but not written is found all the same. Entry point: `History`.
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import astuple, fields
 from itertools import chain
 from typing import Any
 
@@ -21,8 +20,8 @@ from store.layout import Layout
 from store.paths import StorePath
 from store.side_file import connect
 
-_COLUMNS = ", ".join(each.name for each in fields(Attempt))
-_MARKS = ", ".join("?" for _ in fields(Attempt))
+_COLUMNS = ", ".join(Attempt._fields)
+_MARKS = ", ".join("?" for _ in Attempt._fields)
 _TABLE = """
 create table if not exists Attempts (
     sequence integer primary key autoincrement,
@@ -107,11 +106,12 @@ class History:
     def record(self, attempt: Attempt) -> None:
         """Remember an attempt."""
         self._pending.append(attempt)
-        needed_quiet = attempt.succeeded and attempt.quiet is not Quiet.USUAL
+        succeeded = attempt.succeeded
+        needed_quiet = succeeded and attempt.quiet is not Quiet.USUAL
         if needed_quiet and len(self._needed_quiet) < MOST_ATTEMPTS:
             self._needed_quiet.add(attempt.name)
         # Failures are rare, and whoever sees one may ask at once, perhaps another process.
-        if len(self._pending) >= _WRITTEN_AT or not attempt.succeeded:
+        if len(self._pending) >= _WRITTEN_AT or not succeeded:
             self._due.set()
 
     def of_derivation(self, drv: StorePath, most: int = 100) -> list[Attempt]:
@@ -162,7 +162,7 @@ class History:
     def _write(self, attempts: list[Attempt]) -> None:
         try:
             with self._writer:
-                self._writer.executemany(_RECORD, map(astuple, attempts))
+                self._writer.executemany(_RECORD, attempts)
                 self._writer.execute(_PRUNE, (MOST_ATTEMPTS,))
         except apsw.Error:
             # Likewise: a full disk must not end builds for the sake of their record.
@@ -180,5 +180,5 @@ def _query(
 
 
 def _attempt(row: tuple[Any, ...]) -> Attempt:
-    values = dict(zip((each.name for each in fields(Attempt)), row, strict=True))
-    return Attempt(**{**values, "cause": Cause(values["cause"]), "quiet": Quiet(values["quiet"])})
+    found = Attempt._make(row)
+    return found._replace(cause=Cause(found.cause), quiet=Quiet(found.quiet))

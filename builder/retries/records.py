@@ -2,13 +2,13 @@
 """What is remembered of builds: attempts, and what comes of many of them."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from builder.retries.policy import Cause, Quiet
 from store.paths import StorePath
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One attempt at building a derivation.
 
     Attributes:

@@ -71,11 +71,12 @@ class Retrier:
             BuildError: The last attempt failed, or a derivation's attributes are wrong.
         """
         first, settings = settings_of(job.derivation, job.options.retries)
-        if settings != job.options.retries:
+        if settings is not job.options.retries:
             job.options = replace(job.options, retries=settings)
-        job.foresee_memory = partial(self._history.peak_of_name, job.name)
+        name = job.name
+        job.foresee_memory = partial(self._history.peak_of_name, name)
         if settings.attempts > 1:
-            job.quiet = max(first, self._history.quiet_of_name(job.name))
+            job.quiet = max(first, self._history.quiet_of_name(name))
         for job.attempt in count(1):
             try:
                 await self._attempt(job)

@@ -11,13 +11,13 @@ from builder.retries.records import Attempt, Flaky
 
 def attempt_map(attempt: Attempt) -> dict[str, Any]:
     """Give an attempt as `attempts` lists it."""
-    values = {each.name.replace("_", "-"): getattr(attempt, each.name) for each in fields(attempt)}
+    values = {name.replace("_", "-"): value for name, value in attempt._asdict().items()}
     return {**values, "cause": attempt.cause.value, "quiet": attempt.quiet.word}
 
 
 def parse_attempt(values: Mapping[str, Any]) -> Attempt:
     """Read what `attempt_map` made; raises KeyError or ValueError where it is something else."""
-    known = {each.name: values[each.name.replace("_", "-")] for each in fields(Attempt)}
+    known = {name: values[name.replace("_", "-")] for name in Attempt._fields}
     return Attempt(**{**known, "cause": Cause(known["cause"]), "quiet": Quiet.of(known["quiet"])})
 
 

@@ -2,7 +2,6 @@
 """The record of attempts: written late, found at once, and never in anybody's way."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ OTHER = StorePath("/gnu/store/" + "b" * 32 + "-demo.drv")
 FAILED = Attempt(
     DRV, "demo.drv", 1, 1000.5, 2.25, Cause.EXIT, "failed with exit code 1", beside=3, cores=4
 )
-PASSED = replace(FAILED, number=2, cause=Cause.SUCCESS, detail="", quiet=Quiet.HALF, started=1010)
+PASSED = FAILED._replace(number=2, cause=Cause.SUCCESS, detail="", quiet=Quiet.HALF, started=1010)
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ async def test_it_outlives_the_daemon(layout: Layout):
         history.record(PASSED)
     async with History.open(layout) as history:
         assert history.of_derivation(DRV) == [PASSED, FAILED]
-        history.record(replace(FAILED, drv=OTHER))
+        history.record(FAILED._replace(drv=OTHER))
         assert [each.drv for each in history.of_name("demo.drv")] == [OTHER, DRV, DRV]
         assert len(history.of_name("demo.drv", most=2)) == 2
 
@@ -63,7 +62,7 @@ async def test_what_needed_quiet_is_known_at_once(layout: Layout):
         assert history.quiet_of_name("demo.drv") is Quiet.HALF
     async with History.open(layout) as history:
         assert history.quiet_of_name("demo.drv") is Quiet.HALF
-        history.record(replace(PASSED, quiet=Quiet.USUAL))
+        history.record(PASSED._replace(quiet=Quiet.USUAL))
         assert history.quiet_of_name("demo.drv") is Quiet.USUAL
 
 
@@ -71,13 +70,13 @@ async def test_what_the_latest_of_a_name_needed_counts(layout: Layout):
     """The most, whether it is written yet or not; nothing where the name is new."""
     async with History.open(layout) as history:
         assert history.peak_of_name("demo.drv") == 0
-        history.record(replace(FAILED, peak_memory=9))
-        history.record(replace(PASSED, peak_memory=5))
+        history.record(FAILED._replace(peak_memory=9))
+        history.record(PASSED._replace(peak_memory=5))
         assert history.peak_of_name("demo.drv") == 9
         await history.flush()
         assert history.peak_of_name("demo.drv") == 9
         for _ in range(8):
-            history.record(replace(PASSED, peak_memory=6))
+            history.record(PASSED._replace(peak_memory=6))
         await history.flush()
         assert history.peak_of_name("demo.drv") == 6
 
@@ -85,9 +84,9 @@ async def test_what_the_latest_of_a_name_needed_counts(layout: Layout):
 async def test_what_passed_after_a_failure_is_flaky(layout: Layout):
     """With what it needed the last time; what never passed, or at once, is not."""
     async with History.open(layout) as history:
-        for each in (FAILED, PASSED, replace(FAILED, drv=OTHER, name="broken.drv")):
+        for each in (FAILED, PASSED, FAILED._replace(drv=OTHER, name="broken.drv")):
             history.record(each)
-        history.record(replace(PASSED, name="solid.drv", number=1, quiet=Quiet.USUAL))
+        history.record(PASSED._replace(name="solid.drv", number=1, quiet=Quiet.USUAL))
         [flaky] = await history.flaky()
         assert (flaky.name, flaky.failures, flaky.passes) == ("demo.drv", 1, 1)
         assert (flaky.quiet, flaky.last) == (Quiet.HALF, 1010)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What people are told of attempts."""
 
-from dataclasses import replace
-
 import pytest
 
 from builder.retries.policy import Cause, Quiet
@@ -29,7 +27,7 @@ FAILED = Attempt(
     cpu_seconds=0.0414,
     log_file="/var/log/guix/drvs/aa/x.drv.attempt-1.gz",
 )
-PASSED = replace(FAILED, number=2, cause=Cause.SUCCESS, detail="", quiet=Quiet.ALONE, beside=0)
+PASSED = FAILED._replace(number=2, cause=Cause.SUCCESS, detail="", quiet=Quiet.ALONE, beside=0)
 FLAKY = Flaky("demo-1.2.drv", 3, 1, Quiet.HALF, 0.0)
 
 
