@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reporting builds: one event for each derivation that was worked on, however many wanted it."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import time
+from contextlib import AbstractContextManager
 
 import structlog
 import trio
@@ -30,15 +30,10 @@ class ReportedRealiser:
 
     async def realise(self, job: Job) -> None:
         """Realise a job; raises what the inner realiser does."""
-        with self._reported(job):
-            await self._inner.realise(job)
-
-    @contextmanager
-    def _reported(self, job: Job) -> Iterator[None]:
         sessions = sorted({follower.client.session for follower in job.followers})
-        outcome, since = "crashed", trio.current_time()
+        outcome, since = "crashed", time.monotonic()
         try:
-            yield
+            await self._inner.realise(job)
             outcome = "built"
         except BuildError as error:
             outcome = error.reason
@@ -50,9 +45,9 @@ class ReportedRealiser:
             self._log.info(
                 "build",
                 drv=job.path,
-                mode=job.key.mode.name.lower(),
+                mode=job.kind,
                 outcome=outcome,
                 sessions=sessions,
                 pid=job.started.pid if job.started else None,
-                seconds=round(trio.current_time() - since, 3),
+                seconds=round(time.monotonic() - since, 3),
             )

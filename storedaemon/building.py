@@ -5,6 +5,7 @@ Entry point: `make_building`.
 """
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -208,7 +209,7 @@ def make_building(materials: Materials) -> Building:
     )
     builder = Builder(workshop)
     hooks = Hooks(materials.offload_program, materials.environment, materials.monitor)
-    machine = MachineReader(trio.current_time, place=own_place())
+    machine = MachineReader(time.monotonic, place=own_place())
     admission = Admission(Slots(1), machine, materials.settings.admission)
     realiser = Realiser(
         materials.settings,

@@ -28,15 +28,14 @@ LOG_BOUND = 1024 * 1024
 LogEvent = BuildLog | SubstituterOutput | SubstituteProgress
 """What there can be any amount of."""
 
+_LOG_EVENTS = (BuildLog, SubstituterOutput, SubstituteProgress)
 _PROGRESS_SIZE = 128
 _TAIL_SIZE = 240
 
 
-def _size(event: BuildEvent) -> int:
-    """Return how much of the bound an event takes up; events of the course of builds take none."""
-    if isinstance(event, BuildLog | SubstituterOutput):
-        return len(event.data)
-    return _PROGRESS_SIZE if isinstance(event, SubstituteProgress) else 0
+def _size(event: LogEvent) -> int:
+    """Return how much of the bound an event takes up."""
+    return _PROGRESS_SIZE if isinstance(event, SubstituteProgress) else len(event.data)
 
 
 class EventQueue:
@@ -59,11 +58,13 @@ class EventQueue:
         """Add an event, whatever the queue holds."""
         if self._closed:
             return
-        if isinstance(event, BuildLog):
-            self._confess()
-        self._log_size += _size(event)
+        if isinstance(event, _LOG_EVENTS):
+            if isinstance(event, BuildLog):
+                self._confess()
+            self._log_size += _size(event)
         self._events.append(event)
-        self._filled.unpark()
+        if self._filled:
+            self._filled.unpark()
 
     def offer(self, event: LogEvent) -> None:
         """Add output if there is room, and otherwise leave it out."""
@@ -96,8 +97,8 @@ class EventQueue:
                 raise StopAsyncIteration
             await self._filled.park()
         event = self._events.popleft()
-        if size := _size(event):
-            self._log_size -= size
+        if isinstance(event, _LOG_EVENTS):
+            self._log_size -= _size(event)
             if self.has_room:
                 self._drained.unpark_all()
         return event

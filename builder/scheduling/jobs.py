@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -49,8 +49,10 @@ class JobState(StrEnum):
     ENTERED = "entered"
 
 
-@dataclass(frozen=True, slots=True)
-class JobKey:
+_KINDS = {mode: mode.name.lower() for mode in BuildMode}
+
+
+class JobKey(NamedTuple):
     """What makes two wishes the same job.
 
     Attributes:
@@ -74,8 +76,7 @@ class Follower(Protocol):
         """Take note that the job has an outcome."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """How it was when a build was let start.
 
     Attributes:
@@ -97,10 +98,11 @@ class Admitted:
 class AnyJob:
     """What all jobs have in common.
 
-    `options` are those of the request that came first. `error` is None until the
-    job has failed; `finished` tells whether it ended at all. `since` is on
-    trio's clock and `begun` in seconds since 1970; `started` is what a request is told that
-    comes later, `waits` what it waits for, and `claim` its place in the queues for slots.
+    `path` is the derivation or the item, and `options` are those of the request that came
+    first. `error` is None until the job has failed; `finished` tells whether it ended at all.
+    `since` is on trio's clock and `begun` in seconds since 1970; `started` is what a request
+    is told that comes later, `waits` what it waits for, and `claim` its place in the queues
+    for slots.
     """
 
     key: JobKey
@@ -116,19 +118,15 @@ class AnyJob:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     claim: Claim = field(default_factory=Claim)
     begun: float = field(default_factory=time.time)
+    path: StorePath = field(init=False)
 
     def __post_init__(self) -> None:
-        self.claim.goal = self.key.path
-
-    @property
-    def path(self) -> StorePath:
-        """The derivation or the item."""
-        return self.key.path
+        self.path = self.claim.goal = self.key.path
 
     @property
     def kind(self) -> str:
         """What is done: a word for people and programs."""
-        return self.key.mode.name.lower()
+        return _KINDS[self.key.mode]
 
     @property
     def opening(self) -> BuildEvent | None:
@@ -218,7 +216,7 @@ class Job(AnyJob):
     @property
     def name(self) -> str:
         """The derivation's name, which its successors are likely to have too."""
-        return name_of(self.key.path)
+        return name_of(self.path)
 
     @property
     def opening(self) -> BuildEvent | None:

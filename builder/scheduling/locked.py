@@ -7,8 +7,8 @@ Entry point: `LockWatch`.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 
 import trio
 
@@ -27,16 +27,9 @@ class LockWatch:
     def __init__(self) -> None:
         self._jobs: dict[StorePath, AnyJob] = {}
 
-    @contextmanager
-    def holding(self, job: AnyJob, paths: Collection[StorePath]) -> Iterator[None]:
+    def holding(self, job: AnyJob, paths: Collection[StorePath]) -> AbstractContextManager[None]:
         """Note that a job has the locks of paths, while inside."""
-        self._jobs.update(dict.fromkeys(paths, job))
-        try:
-            yield
-        finally:
-            for path in paths:
-                if self._jobs.get(path) is job:
-                    del self._jobs[path]
+        return _Holding(self._jobs, job, paths)
 
     async def awaited(
         self,
@@ -86,6 +79,26 @@ class LockWatch:
             return None
         command = "this daemon" if found.pid == os.getpid() else found.command
         return Holder(pid=found.pid, command=command, since=found.since)
+
+
+class _Holding:
+    __slots__ = ("_job", "_jobs", "_paths")
+
+    def __init__(
+        self, jobs: dict[StorePath, AnyJob], job: AnyJob, paths: Collection[StorePath]
+    ) -> None:
+        self._jobs = jobs
+        self._job = job
+        self._paths = paths
+
+    def __enter__(self) -> None:
+        for path in self._paths:
+            self._jobs[path] = self._job
+
+    def __exit__(self, *_: object) -> None:
+        for path in self._paths:
+            if self._jobs.get(path) is self._job:
+                del self._jobs[path]
 
 
 def _find(paths: Sequence[StorePath]) -> LockHolder | None:

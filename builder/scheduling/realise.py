@@ -163,15 +163,15 @@ class Realiser:
         self._builder.refuse_unserved(job)
 
     async def _take_turn(self, job: Job) -> bool:
-        async with (
-            self._admission.admitted(job),
-            self._locks.try_hold(job.derivation.output_paths) as held,
-        ):
-            if held is None:
+        outputs = job.derivation.output_paths
+        async with self._admission.admitted(job):
+            lease = await self._locks.try_acquire(outputs)
+            if lease is None:
                 return False
-            held.delete_on_release()
-            with self._holders.holding(job, job.derivation.output_paths):
-                await self._make(job)
+            async with lease:
+                lease.delete_on_release()
+                with self._holders.holding(job, outputs):
+                    await self._make(job)
             return True
 
     async def _wait_for_locks(self, job: Job) -> None:

@@ -20,7 +20,7 @@ import trio
 from builder.errors import BuildError, RemoteBuildError
 from builder.events import BuildEvent, BuildFailed, FailureKind, SubstituteFailed, SubstituterOutput
 from builder.options import BuildMode, BuildOptions, Client
-from builder.planning.graph import Node, Stage, turn
+from builder.planning.graph import REVISITED, Node, turn
 from builder.planning.planner import Planner
 from builder.planning.request_plan import Ask, Inspection, Obtain, Plan, Roots, Target, parse_target
 from builder.scheduling.impatience import Impatience
@@ -136,6 +136,7 @@ class Scheduler:
         self._requests: set[Request] = set()
         self.watchers = Watchers()
         self._nursery: trio.Nursery | None = None
+        self._next_jobs: list[AnyJob] | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run jobs until cancelled."""
@@ -280,6 +281,8 @@ class Scheduler:
             return None
 
         async def obtain(drv: StorePath, derivation: Derivation) -> bool:
+            if not derivation.is_fixed_output:
+                return False
             tell, keep_log = request.queue.put, request.options.keep_log
             return await lookup.obtain(drv, derivation, tell, keep_log=keep_log)
 
@@ -327,36 +330,63 @@ class Scheduler:
         return job
 
     def _watch(self, job: AnyJob, event: CourseEvent) -> None:
-        clients = (follower.client for follower in job.followers)
-        self.watchers.tell(event, time.time(), clients)
+        if self.watchers.count:
+            clients = [follower.client for follower in job.followers]
+            self.watchers.tell(event, time.time(), clients)
 
     def _new_job(self, key: JobKey, request: Request, node: Node) -> AnyJob:
         assert self._nursery is not None, "the scheduler runs before anyone asks"
         job = _job_for(key, request.options, node)
         self._jobs[key] = job
         job.audience.observer = partial(self._watch, job)
-        self._nursery.start_soon(self._run, job)
+        if self._next_jobs is None:
+            self._nursery.start_soon(self._work, job)
+        else:
+            self._next_jobs.append(job)
         return job
 
+    async def _work(self, job: AnyJob | None) -> None:
+        while job is not None:
+            await self._run(job)
+            job = self._finish(job)
+
     async def _run(self, job: AnyJob) -> None:
-        self._watch(job, GoalBegun(job.path, job.kind))
-        job.error = BuildError(f"build of `{job.path}' was cancelled", FailureKind.CANCELLED)
+        if self.watchers.count:
+            self._watch(job, GoalBegun(job.path, job.kind))
         try:
             with job.scope:
                 job.error = await self._outcome(job)
+            if job.scope.cancelled_caught:
+                text = f"build of `{job.path}' was cancelled"
+                job.error = BuildError(text, FailureKind.CANCELLED)
         except Exception as error:
             # One job's fault must not end the others; the log has the traceback.
             log.exception("job_crashed", drv=job.path)
             job.error = BuildError(f"internal error while building `{job.path}': {error!r}")
+
+    def _finish(self, job: AnyJob) -> AnyJob | None:
+        """Tell of a job's end; return one that could begin then, for the same task to do.
+
+        That spares a task and a pass of the loop for each build in a chain. A job that
+        started nothing has not waited, and passes none on: many such would keep the loop.
+        """
+        assert self._nursery is not None, "the scheduler runs before anyone asks"
         job.finished = True
         if job.error is not None:
             job.audience.tell(_failure(job, job.error))
-        outcome = "done" if job.error is None else job.error.kind.value
-        self._watch(job, GoalEnded(job.path, outcome, trio.current_time() - job.since))
+        if self.watchers.count:
+            outcome = "done" if job.error is None else job.error.kind.value
+            self._watch(job, GoalEnded(job.path, outcome, trio.current_time() - job.since))
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
+        following: list[AnyJob] = []
+        self._next_jobs = following if job.opening is not None else None
         for follower in tuple(job.followers):
             follower.job_finished(job)
+        self._next_jobs = None
+        for each in following[1:]:
+            self._nursery.start_soon(self._work, each)
+        return following[0] if following else None
 
     async def _outcome(self, job: AnyJob) -> BuildError | None:
         try:
@@ -385,9 +415,7 @@ def _job_for(key: JobKey, options: BuildOptions, node: Node) -> AnyJob:
 def _outlook(plan: Plan) -> Outlook:
     nodes = sorted(plan.graph, key=lambda node: turn(node.key))
     builds = [
-        node.path
-        for node in nodes
-        if node.derivation is not None and node.stage not in {Stage.MENDING, Stage.SUBSTITUTING}
+        node.path for node in nodes if node.derivation is not None and node.stage not in REVISITED
     ]
     offers = [node.offer for node in nodes if node.offer is not None]
     return Outlook(tuple(builds), tuple(offers), plan.problems, tuple(plan.unavailable))

@@ -270,3 +270,55 @@ async def test_a_client_that_cannot_be_told_ends_its_own_request_only(
             await world.scheduler.build([path("lib.drv")], BuildOptions(), client, Roots(), broken)
         await wait_all_tasks_blocked()
         assert world.bench.running == {}
+
+
+async def test_a_build_is_followed_at_once_by_what_it_made_possible(
+    chain: dict[StorePath, Derivation], path: "MakePath", monkeypatch: pytest.MonkeyPatch
+):
+    """The first goes on in the same task, without a pass of the loop; the others have their own."""
+    tasks: dict[StorePath, trio.lowlevel.Task] = {}
+    async with running(chain) as world, trio.open_nursery() as nursery:
+
+        async def realise(job: Job) -> None:
+            tasks[job.path] = trio.lowlevel.current_task()
+            job.started = BuildStarted(job.path, "x86_64-linux", "", 7)
+            await Workbench.realise(world.bench, job)
+
+        monkeypatch.setattr(world.bench, "realise", realise)
+        nursery.start_soon(world.build, 1, path("app.drv"), path("tool.drv"))
+        await wait_all_tasks_blocked()
+        world.bench.end(path("lib.drv"))
+        await wait_all_tasks_blocked()
+        assert world.bench.started == [path("lib.drv"), path("app.drv"), path("tool.drv")]
+        assert tasks[path("app.drv")] is tasks[path("lib.drv")] is not tasks[path("tool.drv")]
+        for name in ("app.drv", "tool.drv"):
+            world.bench.end(path(name))
+
+
+async def test_jobs_that_wait_for_nothing_let_others_run(
+    path: "MakePath", derivation: "MakeDerivation", monkeypatch: pytest.MonkeyPatch
+):
+    """A chain of builds that turn out to be done already does not keep the loop."""
+    names = [f"link{number}" for number in range(50)]
+    inputs = [[], *([name] for name in names)]
+    chain = {
+        path(f"{name}.drv"): derivation(name, inputs=needed)
+        for name, needed in zip(names, inputs, strict=False)
+    }
+    async with running(chain) as world:
+        turns = 0
+
+        async def done(job: Job) -> None:
+            world.bench.valid.update(job.derivation.output_paths)
+
+        async def count() -> None:
+            nonlocal turns
+            while len(world.bench.valid) < 2 * len(chain):
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        monkeypatch.setattr(world.bench, "realise", done)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            await world.build(1, path("link49.drv"))
+    assert turns >= len(chain)
