@@ -19,7 +19,7 @@ outputs appear in the store.
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
@@ -31,6 +31,7 @@ from store.files import delete_tree
 from store.paths import StorePath
 
 PRIVATE_TMP = "/tmp"  # noqa: S108 - of the container, not of the host
+_PRIVATE = ".chroot"
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -70,9 +71,11 @@ def make_top(parent: str, derivation_name: str) -> str:
     """Make a new directory ``guix-build-NAME-N`` with mode 0700; N is the first that is free."""
     for number in count():
         path = f"{parent}/guix-build-{derivation_name}-{number}"
-        with suppress(FileExistsError):
+        try:
             os.mkdir(path, 0o700)
-            return path
+        except FileExistsError:
+            continue
+        return path
     raise AssertionError
 
 
@@ -82,7 +85,12 @@ def private_directory(drv: StorePath) -> str:
     The C++ daemon has one of the same name, and its collector spares it while
     the derivation is a temporary root.
     """
-    return f"{drv}.chroot"
+    return f"{drv}{_PRIVATE}"
+
+
+def inner_directories(deletable: str) -> tuple[str, ...]:
+    """Return the names of what one of the deletable trees of a build in a container holds."""
+    return ("store",) if deletable.endswith(_PRIVATE) else ("tmp", "top")
 
 
 def make_isolated(
@@ -105,22 +113,18 @@ def make_isolated(
     if view:
         os.mkdir(f"{private}/work", 0o700)
         os.mkdir(f"{private}/view", 0o755)
-    store = f"view/{UPPER_NAME}" if view else "store"
-    with opened(private) as fd:
-        _make(fd, store, 0o1775, owner)
+    store = f"{private}/view/{UPPER_NAME}" if view else f"{private}/store"
+    _make(store, 0o1775, owner)
     top = make_top(parent, derivation_name)
-    with opened(top) as fd:
-        _make(fd, "top", 0o700, None if user is None else (user.uid, user.gid))
-        _make(fd, "tmp", 0o1777, None)
     return BuildDirectories(
         top,
         private,
-        Workplace(
-            build=f"{top}/top",
-            seen_as=f"{PRIVATE_TMP}/{build_directory_name(derivation_name)}",
-            temporary=f"{top}/tmp",  # noqa: S108 - below a directory that is ours alone
-            store=f"{private}/{store}",
-            view=View(f"{private}/view", f"{private}/work") if view else None,
+        _workplace(
+            top,
+            derivation_name,
+            user,
+            store,
+            View(f"{private}/view", f"{private}/work") if view else None,
         ),
         None if user is None else user.uid,
     )
@@ -149,17 +153,22 @@ def make_entered(parent: str, derivation_name: str, user: BuildUser | None) -> B
     Nothing lies in the store, where a build of the same derivation may be going on.
     """
     top = make_top(parent, derivation_name)
-    with opened(top) as fd:
-        _make(fd, "top", 0o700, None if user is None else (user.uid, user.gid))
-        _make(fd, "tmp", 0o1777, None)
-        _make(fd, "store", 0o1775, None if user is None else (0, user.gid))
-    workplace = Workplace(
-        build=f"{top}/top",
-        seen_as=f"{PRIVATE_TMP}/{build_directory_name(derivation_name)}",
-        temporary=f"{top}/tmp",  # noqa: S108 - below a directory that is ours alone
-        store=f"{top}/store",
-    )
+    store = f"{top}/store"
+    _make(store, 0o1775, None if user is None else (0, user.gid))
+    workplace = _workplace(top, derivation_name, user, store, None)
     return BuildDirectories(top, top, workplace, None if user is None else user.uid)
+
+
+def _workplace(
+    top: str, derivation_name: str, user: BuildUser | None, store: str, view: View | None
+) -> Workplace:
+    """Make the directories below the outermost one, and say where all are."""
+    build = f"{top}/top"
+    temporary = f"{top}/tmp"  # noqa: S108 - below a directory that is ours alone
+    _make(build, 0o700, None if user is None else (user.uid, user.gid))
+    _make(temporary, 0o1777, None)
+    seen_as = f"{PRIVATE_TMP}/{build_directory_name(derivation_name)}"
+    return Workplace(build, seen_as, temporary, store, view)
 
 
 def write_files(directory: str, files: Mapping[str, str]) -> None:
@@ -169,12 +178,13 @@ def write_files(directory: str, files: Mapping[str, str]) -> None:
             _write_new(fd, name, text.encode("utf-8", "surrogateescape"))
 
 
-def _make(parent: int, name: str, mode: int, owner: tuple[int, int] | None) -> None:
-    os.mkdir(name, 0o700, dir_fd=parent)
+def _make(path: str, mode: int, owner: tuple[int, int] | None) -> None:
+    """Make a directory in one that is ours alone, which no builder has used yet."""
+    os.mkdir(path, 0o700)
     if owner is not None:
-        os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+        os.chown(path, *owner, follow_symlinks=False)
     if mode != 0o700:
-        os.chmod(name, mode, dir_fd=parent)
+        os.chmod(path, mode)
 
 
 def _write_new(parent: int, name: str, data: bytes) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Deleting what builds leave behind, while the next ones already run.
 
-Trees are deleted by the store workers, through directory descriptors; a build that
-left nothing costs no message. A tree gives up its name at once, before the locks are
-released under which it was made: the name may be another daemon's next.
+What holds next to nothing is deleted at once. All other trees are deleted by the store
+workers, through directory descriptors; such a tree gives up its name at once, before the
+locks are released under which it was made: the name may be another daemon's next.
 """
 
 import os
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 import trio
 
-from builder.directories import opened
+from builder.directories import inner_directories, opened
 from store.bare_trees import delete_bare_tree
 from store.worker.client import StoreWorkers
 
@@ -31,8 +31,7 @@ def tree_deleter(workers: StoreWorkers) -> Delete:
     async def delete(path: str) -> None:
         directory, _, name = path.rpartition("/")
         with opened(directory or "/") as fd:
-            if not delete_bare_tree(fd, name):
-                await workers.delete_tree(fd, name)
+            await workers.delete_tree(fd, name)
 
     return delete
 
@@ -64,6 +63,8 @@ class Cleaner:
     def discard(self, paths: Iterable[str]) -> None:
         """Free the places of trees, and have them deleted once others have begun to build."""
         for path in paths:
+            if delete_bare_tree(path, inner_directories(path)):
+                continue
             aside = f"{os.path.dirname(path)}/.discarded-{secrets.token_hex(8)}"
             try:
                 os.rename(path, aside)
@@ -73,7 +74,7 @@ class Cleaner:
                 log.exception("not_deleted", path=path)
                 continue
             self._discarded.append(aside)
-        self._wanted.set()
+            self._wanted.set()
 
     def _take(self) -> list[str]:
         taken, self._discarded = self._discarded, []

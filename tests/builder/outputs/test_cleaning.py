@@ -33,12 +33,22 @@ async def test_a_place_is_free_before_its_tree_is_deleted(nursery: trio.Nursery,
     path = tmp_path / "x.drv.chroot"
     for _ in range(2):
         path.mkdir()
+        (path / "left").write_text("something")
         cleaner.discard([str(path)])
         await cleaner.vacate(str(path))
     path.mkdir()
     delete.go.set()
     await trio.testing.wait_all_tasks_blocked(LONGER)
     assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_what_holds_next_to_nothing_is_deleted_at_once(tmp_path: Path):
+    """Nobody has to run for that, and nothing is left under another name."""
+    private, top = tmp_path / "x.drv.chroot", tmp_path / "guix-build-x.drv-0"
+    for directory in (private / "store" / "input", top / "top", top / "tmp"):
+        directory.mkdir(parents=True)
+    Cleaner(Slow()).discard([str(private), str(top)])
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_what_does_not_exist_is_no_error(nursery: trio.Nursery, tmp_path: Path):
