@@ -191,17 +191,22 @@ class LogFile:
         Raises:
             OSError: It cannot be written.
         """
+        if self._fd < 0:
+            return
+        try:
+            if self._busy.locked() or len(self._gathered) > PIECE // 8:
+                await self._finish_in_thread()
+            else:
+                self._finish()
+        finally:
+            self._grown.unpark_all()
+        self._refuse_after_error()
+
+    async def _finish_in_thread(self) -> None:
         with trio.CancelScope(shield=True):
             async with self._busy:
-                if self._fd < 0:
-                    return
-                data = self._take()
-                if len(data) > PIECE // 8:
-                    await trio.to_thread.run_sync(self._finish, data)
-                else:
-                    self._finish(data)
-                self._grown.unpark_all()
-        self._refuse_after_error()
+                if self._fd >= 0:
+                    await trio.to_thread.run_sync(self._finish)
 
     def _refuse_after_error(self) -> None:
         if self._error is not None:
@@ -218,10 +223,10 @@ class LogFile:
     def _write_visibly(self, data: bytes) -> None:
         _write_fully(self._fd, self._form.compress(data) + self._form.sync())
 
-    def _finish(self, data: bytes) -> None:
+    def _finish(self) -> None:
         fd, self._fd = self._fd, -1
         try:
-            _write_fully(fd, self._form.compress(data) + self._form.end())
+            _write_fully(fd, self._form.compress(self._take()) + self._form.end())
         finally:
             os.close(fd)
 
