@@ -123,11 +123,20 @@ class _Worker:
             self._room.put(None)
 
 
-def archived_file(content: bytes) -> bytes:
-    """Return the archive form of a file that is not executable."""
+def archived_file(content: bytes, *, executable: bool = False) -> bytes:
+    """Return the archive form of a file."""
+    head = nar.EXECUTABLE if executable else nar.REGULAR
     size = len(content)
-    head = nar.MAGIC.data + nar.REGULAR.data + size.to_bytes(8, "little")
-    return b"".join((head, content, nar.PADDINGS[size & 7], nar.CLOSE_ROOT.data))
+    return b"".join(
+        (
+            nar.MAGIC.data,
+            head.data,
+            size.to_bytes(8, "little"),
+            content,
+            nar.PADDINGS[size & 7],
+            nar.CLOSE_ROOT.data,
+        )
+    )
 
 
 class ArchivedFileHasher:

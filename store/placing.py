@@ -2,7 +2,7 @@
 """The last step of every new item: from a private directory into the store, in one rename.
 
 The caller holds the item's lock, and knows that it is not valid: what has its
-name is left over from a crash. Entry point: `place`.
+name is left over from a crash. Entry points: `place`, `place_path`.
 """
 
 import os
@@ -11,6 +11,7 @@ import stat
 from store.files import delete_tree
 from store.syscalls import rename_to_free_name
 
+_AT_FDCWD = -100
 _SECOND = 1_000_000_000
 
 
@@ -31,6 +32,27 @@ def place(from_fd: int, name: str, store_fd: int, item: str) -> None:
     except FileExistsError:
         delete_tree(store_fd, item)
         _move(from_fd, name, store_fd, item)
+
+
+def place_path(path: str, item: str) -> None:
+    """Do what `place` does, where all directories above are ours alone.
+
+    Args:
+        path: The finished tree.
+        item: The path that it gets in the store.
+
+    Raises:
+        OSError: As `place`.
+    """
+    try:
+        _move(_AT_FDCWD, path, _AT_FDCWD, item)
+    except FileExistsError:
+        store, _, name = item.rpartition("/")
+        store_fd = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            place(_AT_FDCWD, path, store_fd, name)
+        finally:
+            os.close(store_fd)
 
 
 def _move(from_fd: int, name: str, store_fd: int, item: str) -> None:

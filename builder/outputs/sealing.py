@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from builder.directories import BuildDirectories, opened
+from builder.directories import DIRECTORY_FLAGS, BuildDirectories, opened
 from builder.errors import BuildError
 from builder.events import FailureKind, HashMismatch
 from builder.inputs import closure_of
@@ -27,8 +27,8 @@ from store.info import PathInfo
 from store.layout import Layout
 from store.links import open_links
 from store.paths import StoreDirectory, StorePath, hash_part
-from store.placing import place
-from store.worker.client import StoreWorkers, WorkerError
+from store.placing import place_path
+from store.worker.client import StoreWorkers, WorkerError, seal_here
 from store.worker.messages import FixedContent, OutputToSeal, SealedOutput, SealOutputs
 
 MANY = 2000
@@ -129,9 +129,8 @@ class Sealer:
         source = self._sealed_in(job, left)
         if source == self._layout.store:
             return
-        with opened(source) as sealed, opened(self._layout.store) as store:
-            for path in outputs:
-                place(sealed, _base(path), store, _base(path))
+        for path in outputs:
+            place_path(f"{source}/{_base(path)}", path)
 
     def sealed_path(self, job: Job, left: BuildDirectories, output: StorePath) -> str:
         """Return where a sealed output lies until it is placed."""
@@ -197,8 +196,7 @@ class Sealer:
 
     def place_download(self, path: StorePath, directory: str) -> None:
         """Put a sealed item into the store, in place of what has its name."""
-        with opened(directory) as sealed, opened(self._layout.store) as store:
-            place(sealed, _base(path), store, _base(path))
+        place_path(f"{directory}/{_base(path)}", path)
 
     def _sealed_in(self, job: Job, left: BuildDirectories) -> str:
         return left.private if job.derivation.is_fixed_output else left.workplace.store
@@ -223,26 +221,35 @@ class Sealer:
         possible = {hash_part(path): path for path in (*inputs, *job.derivation.output_paths)}
         fixed = _fixed_content(job.derivation)
         # The builder of a fixed output may have had a network to pass a descriptor through.
-        copy = job.derivation.is_fixed_output
+        copy = fixed is not None
         chosen = tuple(OutputToSeal(_base(path), path, left.owner, fixed, copy) for path in outputs)
         return SealOutputs(job.path, chosen, " ".join(possible)), possible
 
     async def _have_sealed(
         self, request: SealOutputs, outputs: str | int, private: str
     ) -> tuple[SealedOutput, ...]:
+        left = outputs if isinstance(outputs, int) else os.open(outputs, DIRECTORY_FLAGS)
+        try:
+            # Outside a container, some process of the builder may have got away.
+            at_rest = outputs != self._layout.store
+            if at_rest and (sealed := seal_here(request, left)) is not None:
+                return sealed
+            return await self._sealed_by_worker(request, left, private)
+        finally:
+            if isinstance(outputs, str):
+                os.close(left)
+
+    async def _sealed_by_worker(
+        self, request: SealOutputs, outputs_fd: int, private: str
+    ) -> tuple[SealedOutput, ...]:
         with ExitStack() as stack:
             store = stack.enter_context(opened(self._layout.store))
             links = open_links(store) if self._deduplicate else None
             if links is not None:
                 stack.callback(os.close, links)
-            left = outputs if isinstance(outputs, int) else stack.enter_context(opened(outputs))
+            private_fd = stack.enter_context(opened(private))
             return await self._workers.seal_outputs(
-                request,
-                outputs_fd=left,
-                private_fd=stack.enter_context(opened(private)),
-                links_fd=links,
-                # Outside a container, some process of the builder may have got away.
-                at_rest=outputs != self._layout.store,
+                request, outputs_fd=outputs_fd, private_fd=private_fd, links_fd=links
             )
 
     async def _check_constraints(self, derivation: Derivation, infos: Sequence[PathInfo]) -> None:

@@ -10,18 +10,20 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from store.errors import StoreError
 from store.files import delete_tree
 from store.hashes import Digest, HashAlgorithm, new_hasher
-from store.hashing import BackgroundHasher
+from store.hashing import BackgroundHasher, archived_file
 from store.links import Links
 from store.metadata import Canonicaliser
 from store.nar.events import Content, NarEvent
 from store.nar.writer import write
-from store.references import ReferenceScanner
+from store.references import ReferenceScanner, find_references
 from store.sealing.copying import copy_tree
 from store.sealing.foreign import copy_foreign
+from store.sealing.small import is_small, read_canonical
 from store.sealing.walk import SealingWalk
 from store.worker.messages import FixedContent, OutputToSeal, SealedOutput, SealOutputs
 
@@ -81,8 +83,10 @@ def _seal(
 ) -> SealedOutput:
     if output.source:
         return _seal_foreign(request, output, where)
-    _check_top(request.derivation, output, where.outputs)
+    status = _check_top(request.derivation, output, where.outputs)
     if not output.copy:
+        if is_small(status):
+            return _hash_small(request, output, where.outputs, owner)
         return _hash(request, output, where.outputs, where.links, owner)
     delete_tree(where.private, output.name)
     copy_tree(
@@ -111,8 +115,8 @@ def _seal_foreign(request: SealOutputs, output: OutputToSeal, where: Directories
     return _hash(request, output, where.private, where.links, Canonicaliser())
 
 
-def _check_top(derivation: str, output: OutputToSeal, outputs_fd: int) -> None:
-    """Check the output itself, before anything in it."""
+def _check_top(derivation: str, output: OutputToSeal, outputs_fd: int) -> os.stat_result:
+    """Check the output itself, before anything in it, and return its status."""
     try:
         status = os.lstat(output.name, dir_fd=outputs_fd)
     except FileNotFoundError as error:
@@ -133,6 +137,23 @@ def _check_top(derivation: str, output: OutputToSeal, outputs_fd: int) -> None:
             f"output path `{output.path}' should be a non-executable regular file",
             reason="not-a-file",
         )
+    return status
+
+
+def _hash_small(
+    request: SealOutputs, output: OutputToSeal, dirfd: int, canonicaliser: Canonicaliser
+) -> SealedOutput:
+    """Do what `_hash` does for an output that is one small file."""
+    content, executable = read_canonical(dirfd, output.name, output.path, canonicaliser)
+    archive = archived_file(content, executable=executable)
+    nar_hash = sha256(archive).digest()
+    fixed = output.fixed
+    if fixed is not None:
+        algorithm = HashAlgorithm.parse(fixed.algorithm)
+        hashed = Digest.of(algorithm, archive if fixed.recursive else content)
+        _require(output.path, fixed, hashed.value)
+    references = find_references(content, request.candidates.split())
+    return SealedOutput(output.name, nar_hash, len(archive), tuple(sorted(references)), 0)
 
 
 def _hash(
@@ -231,11 +252,7 @@ class _Reading:
         if self._fixed is None:
             return nar_hash
         hasher = self._flat or self._other
-        actual = hasher.digest() if hasher is not None else nar_hash.value
-        if actual != self._fixed.digest:
-            raise SealError(
-                f"hash mismatch for store item '{path}'", reason="hash-mismatch", actual=actual
-            )
+        _require(path, self._fixed, hasher.digest() if hasher is not None else nar_hash.value)
         return nar_hash
 
     def close(self) -> None:
@@ -243,6 +260,13 @@ class _Reading:
         for hasher in (self._nar, self._flat, self._other):
             if hasher is not None:
                 hasher.close()
+
+
+def _require(path: str, fixed: FixedContent, actual: bytes) -> None:
+    if actual != fixed.digest:
+        raise SealError(
+            f"hash mismatch for store item '{path}'", reason="hash-mismatch", actual=actual
+        )
 
 
 def _whole(piece: bytes | memoryview) -> bytes:

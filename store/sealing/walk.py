@@ -115,7 +115,7 @@ class SealingWalk:
         try:
             status = os.fstat(fd)
             if not stat.S_ISLNK(status.st_mode):
-                raise _replaced(path)
+                raise replaced(path)
             if self._canonicaliser.claim(status, path):
                 self._canonicaliser.settle_link(fd, status)
             return os.readlink(b"", dir_fd=fd)
@@ -123,11 +123,11 @@ class SealingWalk:
             os.close(fd)
 
     def _file(self, dirfd: int, entry: bytes, path: str, name: bytes) -> Iterator[NarEvent]:
-        fd = _open_file(dirfd, entry)
+        fd = open_file(dirfd, entry)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise _replaced(path)
+                raise replaced(path)
             if self._canonicaliser.claim(status, path):
                 self._canonicaliser.settle(fd, status)
             executable = bool(status.st_mode & stat.S_IXUSR)
@@ -159,7 +159,13 @@ def _content(
         size -= len(data)
 
 
-def _open_file(dirfd: int, entry: bytes) -> int:
+def open_file(dirfd: int, entry: str | bytes) -> int:
+    """Open a file that is ours to read, even where its mode is against it.
+
+    Raises:
+        FileError: It is something else.
+        OSError: It cannot be opened.
+    """
     try:
         return os.open(entry, _OPEN, dir_fd=dirfd)
     except PermissionError:
@@ -174,7 +180,7 @@ def _open_file(dirfd: int, entry: bytes) -> int:
             os.close(fd)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise _replaced(os.fsdecode(entry)) from error
+            raise replaced(os.fsdecode(entry)) from error
         raise
 
 
@@ -193,5 +199,6 @@ def _kind(entry: os.DirEntry[str]) -> int:
     return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
 
 
-def _replaced(path: str) -> FileError:
+def replaced(path: str) -> FileError:
+    """Make the error for what is something else than it was."""
     return FileError(f"`{path}' was replaced while it was read")

@@ -5,7 +5,8 @@ A request goes to the first worker that is free, in the order of asking. What is
 asked for in the background, for nobody who is in a hurry, comes after all else,
 and one worker is always left for the others, unless there is only one. Whoever
 gives up waiting leaves the worker to finish, and its answer is dropped. Entry
-points: `StoreWorkers.run` as a task, then its other coroutines.
+points: `StoreWorkers.run` as a task, then its other coroutines; `seal_here` for
+what is too little to be asked for.
 """
 
 import os
@@ -21,7 +22,6 @@ from locker.errors import ChannelClosedError
 from locker.start import StartedHelper
 from store.errors import StoreError
 from store.hashes import Digest, HashAlgorithm
-from store.placing import place
 from store.worker.messages import (
     CODEC,
     DeleteEntries,
@@ -30,15 +30,15 @@ from store.worker.messages import (
     Failure,
     HashPath,
     IndexLinks,
-    OutputToSeal,
     SealedOutput,
     SealOutputs,
+    SealOutputsReply,
     ShareFiles,
     ShareFilesReply,
     SweepLinks,
     SweepLinksReply,
 )
-from store.worker.sealing import is_small, seal
+from store.worker.sealing import seal_small
 
 
 class WorkerError(StoreError):
@@ -144,13 +144,8 @@ class StoreWorkers:
         outputs_fd: int,
         private_fd: int,
         links_fd: int | None,
-        store_fd: int | None = None,
-        at_rest: bool = False,
     ) -> tuple[SealedOutput, ...]:
-        """Seal the outputs of a build, and move them into the store.
-
-        Moving is done here, after all are sealed, without a checkpoint: whoever
-        is cancelled has either moved nothing or gets the result.
+        """Seal the outputs of a build.
 
         Args:
             request: What to seal.
@@ -158,25 +153,12 @@ class StoreWorkers:
             private_fd: A directory that only we can reach, on the store's file
                 system; copies are made there.
             links_fd: The deduplicated files; None for no deduplication.
-            store_fd: The store; the caller holds the lock of each output and knows
-                that none is valid. None to leave outputs where they are.
-            at_rest: Whether nobody can change the outputs any more, the builder
-                included; a few small files are then sealed here and now.
 
         Raises:
             WorkerError: An output is not what it must be, or the system refuses.
         """
         fds = [outputs_fd, private_fd] + ([links_fd] if links_fd is not None else [])
-        here = at_rest and is_small(request, outputs_fd)
-        reply = seal(request, fds) if here else await self._call(request, fds)
-        if reply.failure is not None:
-            raise _seal_error(request, reply.failure)
-        if store_fd is not None:
-            for output in request.outputs:
-                source = private_fd if output.copy else outputs_fd
-                _place(source, output, store_fd)
-        sealed: tuple[SealedOutput, ...] = reply.outputs
-        return sealed
+        return _sealed(request, await self._call(request, fds))
 
     async def delete_tree(self, dirfd: int, name: str, *, kept_links: int = 0) -> int:
         """Delete an entry of a directory and all below it; see `store.files.delete_tree`.
@@ -351,20 +333,33 @@ def _checked(reply: Any) -> Any:
     return reply
 
 
+def seal_here(request: SealOutputs, outputs_fd: int) -> tuple[SealedOutput, ...] | None:
+    """Seal a few small files here and now; None where a worker is to be asked.
+
+    Args:
+        request: What to seal.
+        outputs_fd: The directory of outputs, which nobody can change any more, the
+            builder included.
+
+    Raises:
+        WorkerError: As `StoreWorkers.seal_outputs`.
+    """
+    reply = seal_small(request, outputs_fd)
+    return None if reply is None else _sealed(request, reply)
+
+
+def _sealed(request: SealOutputs, reply: SealOutputsReply) -> tuple[SealedOutput, ...]:
+    if reply.failure is not None:
+        raise _seal_error(request, reply.failure)
+    return reply.outputs
+
+
 def _seal_error(request: SealOutputs, failure: Failure) -> WorkerError:
     for output in request.outputs:
         if output.name == failure.output and output.fixed is not None and failure.actual:
             algorithm = HashAlgorithm.parse(output.fixed.algorithm)
             return WorkerError(failure, Digest(algorithm, failure.actual))
     return WorkerError(failure)
-
-
-def _place(source: int, output: OutputToSeal, store_fd: int) -> None:
-    try:
-        place(source, output.name, store_fd, output.name)
-    except OSError as error:
-        message = f"cannot move build output `{output.path}' to the store: {error.strerror}"
-        raise WorkerError(Failure("system", message, output.name)) from error
 
 
 def _gone() -> WorkerError:

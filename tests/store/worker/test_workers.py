@@ -16,7 +16,8 @@ from store.layout import Layout
 from store.nar.dump import dump
 from store.nar.hash import nar_hash_of
 from store.paths import StorePath, hash_part
-from store.worker.client import StoreWorkers, WorkerError
+from store.placing import place_path
+from store.worker.client import StoreWorkers, WorkerError, seal_here
 from store.worker.messages import FixedContent, OutputToSeal, SealedOutput, SealOutputs
 
 BUILDER = 30_001 if os.geteuid() == 0 else os.geteuid()
@@ -63,15 +64,20 @@ class Bench:
     async def seal(
         self, *outputs: OutputToSeal, candidates: tuple[str, ...] = (), move: bool = True
     ) -> tuple[SealedOutput, ...]:
-        """Seal outputs as a build would."""
-        return await self.workers.seal_outputs(
-            SealOutputs("/store/x.drv", outputs, " ".join(candidates)),
-            outputs_fd=self.fds["built"],
-            private_fd=self.fds["private"],
-            links_fd=self.fds["links"],
-            store_fd=self.fds["store"] if move else None,
-            at_rest=self.at_rest,
-        )
+        """Seal outputs as a build would, and move them into the store."""
+        request = SealOutputs("/store/x.drv", outputs, " ".join(candidates))
+        sealed = seal_here(request, self.fds["built"]) if self.at_rest else None
+        if sealed is None:
+            sealed = await self.workers.seal_outputs(
+                request,
+                outputs_fd=self.fds["built"],
+                private_fd=self.fds["private"],
+                links_fd=self.fds["links"],
+            )
+        for output in outputs if move else ():
+            source = self.private if output.copy else self.built
+            place_path(f"{source}/{output.name}", f"{self.layout.store}/{output.name}")
+        return sealed
 
     def give_to_builder(self) -> None:
         """Let everything built belong to the builder."""
