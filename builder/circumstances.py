@@ -9,7 +9,7 @@ from builder.errors import BuildError
 from builder.events import FailureKind, Level, Message
 from builder.inputs import closure_of
 from builder.jobserver.wishes import takes_part
-from builder.network import Network, NetworkMode, Reach, choose, survey
+from builder.network import NO_NETWORK, Network, NetworkMode, Reach, choose, survey
 from builder.options import BuildSettings
 from builder.scheduling.jobs import Job
 from store.database import StoreDatabase
@@ -77,7 +77,7 @@ class Circumstances:
     def network(self, job: Job) -> Network:
         """Decide on the network of a builder, and tell clients if it is less than they expect."""
         if not (job.derivation.is_fixed_output and self.is_isolated(job)):
-            return Network()
+            return NO_NETWORK
         settings = self.settings
         mode = settings.fixed_output_network
         found = survey(settings.slirp4netns, self.environment.get("PATH"))

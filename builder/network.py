@@ -86,10 +86,13 @@ class Network:
     host_loopback: bool = False
 
 
+NO_NETWORK = Network()
+
+
 def choose(mode: NetworkMode, survey: Survey, *, host_loopback: bool) -> Network:
     """Decide on the network of a fixed output."""
     if mode is NetworkMode.NONE:
-        return Network()
+        return NO_NETWORK
     if mode is NetworkMode.HOST:
         return Network(Reach.HOST, survey=survey)
     if not survey.slirp4netns:

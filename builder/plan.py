@@ -41,7 +41,7 @@ from builder.container import (
 )
 from builder.environment import builder_environment, octets, variables
 from builder.jobserver.wishes import FIFO, MAKEFLAGS
-from builder.network import HOSTS, Network, Reach, files
+from builder.network import HOSTS, NO_NETWORK, Network, Reach, files
 from builder.outputs.shelves import Shelves
 from builder.platforms import Machine
 from builder.users import BuildUser
@@ -127,7 +127,7 @@ class BuildPlan:
     user: BuildUser | None
     isolated: bool
     cores: int
-    network: Network = field(default_factory=Network)
+    network: Network = NO_NETWORK
     drv: str = ""
     manner: Manner = Manner.BUILDER
     builtins: Builtins = field(default_factory=Builtins)

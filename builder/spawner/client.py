@@ -5,9 +5,9 @@ Entry points: `start_spawner` before the daemon has threads, `Spawner.run` as a 
 nursery, then `Spawner.spawn`.
 """
 
-import contextlib
 import os
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,21 +97,19 @@ def start_spawner() -> StartedHelper:
 class _Pending:
     """A request without a reply; holds the monitor's expectation of a child until it comes."""
 
-    def __init__(
-        self, container: Container, expectation: contextlib.AbstractContextManager[None]
-    ) -> None:
+    def __init__(self, container: Container, expectation: AbstractContextManager[None]) -> None:
         self.container = container
         self.replied = trio.Event()
         self.process: Process | None = None
         self.error: SpawnError | None = None
         self.abandoned = False
-        self._expectation = contextlib.ExitStack()
-        self._expectation.enter_context(expectation)
+        self._expectation = expectation
+        expectation.__enter__()  # until `settle`, which other tasks call
 
     def settle(self, process: Process | None = None, error: SpawnError | None = None) -> None:
         """Record the reply."""
         self.process, self.error = process, error
-        self._expectation.close()
+        self._expectation.__exit__(None, None, None)
         self.replied.set()
         if self.abandoned and process is not None:
             process.kill()
@@ -275,9 +273,9 @@ class Spawner:
             SetupError: The container could not be set up so far.
             SpawnerGoneError: There is no spawner any more.
         """
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        # What goes into it at once, if anything, fits: the writer never has to wait.
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            os.set_blocking(reader, False)
             try:
                 fds = [fd for fd in (stdin_fd, more_fd) if fd is not None]
                 pending = await self._request(
