@@ -88,37 +88,43 @@ class Builder:
         inputs = await self.preparer.inputs(job)
         started = trio.current_time()
         infos: list[PathInfo] = []
-        for number in range(1, rounds + 1):
-            if number > 1:
-                # Without a container the last round's outputs are where this one's will be.
-                await self.remove_invalid(missing)
-            accept = partial(
-                self._accept, job, inputs, missing, earlier=infos, last=number == rounds
-            )
-            infos = await self._run(job, inputs, accept)
-        remember(self._shop.content_index, job.derivation, infos)
-        seconds = trio.current_time() - started
-        job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
+        for _ in range(rounds - 1):
+            attempt = partial(self._seal_round, job, inputs, missing, infos)
+            infos = await self._run(job, inputs, attempt)
+            # Without a container the last round's outputs are where this one's will be.
+            await self.remove_invalid(missing)
+        await self._run(job, inputs, partial(self._accept, job, inputs, missing, infos, started))
+
+    async def _seal_round(
+        self,
+        job: Job,
+        inputs: frozenset[StorePath],
+        missing: Sequence[StorePath],
+        earlier: Sequence[PathInfo],
+        left: BuildDirectories,
+    ) -> list[PathInfo]:
+        infos = await self._shop.sealer.seal(job, left, inputs, missing)
+        _compare_rounds(job, earlier, infos)
+        return infos
 
     async def _accept(
         self,
         job: Job,
         inputs: frozenset[StorePath],
         missing: Sequence[StorePath],
-        left: BuildDirectories,
-        *,
         earlier: Sequence[PathInfo],
-        last: bool,
-    ) -> list[PathInfo]:
-        if last:
-            job.builder_ended()
-        infos = await self._shop.sealer.seal(job, left, inputs, missing)
-        _compare_rounds(job, earlier, infos)
-        if last:
-            with trio.CancelScope(shield=True):
-                self._shop.sealer.place(job, left, missing)
-                await self._register(job, infos)
-        return infos
+        started: float,
+        left: BuildDirectories,
+    ) -> None:
+        job.builder_ended()
+        infos = await self._seal_round(job, inputs, missing, earlier, left)
+        with trio.CancelScope(shield=True):
+            self._shop.sealer.place(job, left, missing)
+            await self._register(job, infos)
+        remember(self._shop.content_index, job.derivation, infos)
+        seconds = trio.current_time() - started
+        job.audience.tell(BuildSucceeded(job.path, job.derivation.output_paths, seconds))
+        await job.hand_over()
 
     async def check(self, job: Job) -> None:
         """Build a derivation whose outputs are valid again, and compare.

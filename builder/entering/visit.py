@@ -78,6 +78,9 @@ class Visit:
     streams: Streams | None = None
     idle: trio.CancelScope = field(default_factory=trio.CancelScope)
 
+    def job_made(self, job: AnyJob) -> None:
+        """Nothing is made."""
+
     def job_finished(self, job: AnyJob) -> None:
         """Nobody finishes the job of a visit."""
 

@@ -72,6 +72,9 @@ class Follower(Protocol):
     client: Client
     queue: EventQueue
 
+    def job_made(self, job: "AnyJob") -> None:
+        """Take note that what the job makes is valid, and that it is about to end."""
+
     def job_finished(self, job: "AnyJob") -> None:
         """Take note that the job has an outcome."""
 
@@ -99,10 +102,10 @@ class AnyJob:
     """What all jobs have in common.
 
     `path` is the derivation or the item, and `options` are those of the request that came
-    first. `error` is None until the job has failed; `finished` tells whether it ended at all.
-    `since` is on trio's clock and `begun` in seconds since 1970; `started` is what a request
-    is told that comes later, `waits` what it waits for, and `claim` its place in the queues
-    for slots.
+    first. `error` is None until the job has failed; `finished` tells whether it ended at
+    all, and `made`, which `on_made` passes on, whether what it makes is valid. `since` is on
+    trio's clock and `begun` in seconds since 1970; `started` is what a request is told that
+    comes later, `waits` what it waits for, and `claim` its place in the queues for slots.
     """
 
     key: JobKey
@@ -112,6 +115,8 @@ class AnyJob:
     waits: Wait | None = None
     error: BuildError | None = None
     finished: bool = False
+    made: bool = False
+    on_made: Callable[[], bool] = field(default=lambda: False)
     cancelled: bool = False
     followers: list[Follower] = field(default_factory=list)
     audience: Audience = field(default_factory=Audience)
@@ -157,7 +162,7 @@ class AnyJob:
         self.claim.remove(_asker(follower))
         self.claim.user = self.followers[0].client.user if self.followers else ""
         self.audience.remove(follower.queue)
-        if not self.followers:
+        if not (self.followers or self.made):
             self.scope.cancel()
 
     def wait(
@@ -176,6 +181,12 @@ class AnyJob:
         """Note that the job goes on."""
         self.state = state
         self.waits = None
+
+    async def hand_over(self) -> None:
+        """Say that what the job makes is valid: what needs it begins before the job tidies up."""
+        self.made = True
+        if self.on_made():
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @dataclass(slots=True, eq=False)

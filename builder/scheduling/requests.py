@@ -39,6 +39,7 @@ class Request:
     fatal: BuildError | None = None
     _plan: Plan | None = None
     _jobs: set[AnyJob] = field(default_factory=set)
+    _made: set[AnyJob] = field(default_factory=set)
     _growth: trio.CancelScope | None = None
     _announced: set[Key] = field(default_factory=set)
     _only_considers: bool = False
@@ -46,7 +47,7 @@ class Request:
     @property
     def jobs(self) -> frozenset[AnyJob]:
         """The jobs that it wants at the moment."""
-        return frozenset(self._jobs)
+        return frozenset(self._jobs | self._made)
 
     @property
     def targets(self) -> tuple[StorePath, ...]:
@@ -94,24 +95,38 @@ class Request:
         self.fatal = error
         self.abandon()
 
+    def job_made(self, job: AnyJob) -> None:
+        """Start what needs a job that is about to end."""
+        self._jobs.discard(job)
+        self._made.add(job)
+        self._give_up(self._expect_plan().graph.succeeded(_key(job)))
+        self._go_on()
+
     def job_finished(self, job: AnyJob) -> None:
         """React to the end of a job that this request wants."""
-        self._jobs.discard(job)
-        graph = self._expect_plan().graph
-        key = Substitute(job.path) if isinstance(job, Download) else job.path
-        if job.error is None:
-            self._give_up(graph.succeeded(key))
+        if job in self._made:
+            self._made.remove(job)
         else:
-            self._note_failure(graph[key], job.error)
-            self._give_up(graph.failed(key, at_once=not self.options.keep_going))
+            self._jobs.discard(job)
+            self._conclude(job)
         self._go_on()
+
+    def _conclude(self, job: AnyJob) -> None:
+        graph = self._expect_plan().graph
+        if job.error is None:
+            self._give_up(graph.succeeded(_key(job)))
+        else:
+            self._note_failure(graph[_key(job)], job.error)
+            self._give_up(graph.failed(_key(job), at_once=not self.options.keep_going))
 
     def abandon(self) -> None:
         """Want nothing any more."""
         self.queue.close()
         if self._growth is not None:
             self._growth.cancel()
-        jobs, self._jobs = self._jobs, set()
+        jobs = self.jobs
+        self._jobs.clear()
+        self._made.clear()
         for job in jobs:
             job.leave(self)
 
@@ -153,7 +168,7 @@ class Request:
             self._jobs.add(self.start(self, node))
         if plan.is_open and self._growth is None:
             self._grow(plan)
-        if not self._jobs and self._growth is None:
+        if not (self._jobs or self._made or self._growth):
             self.queue.close()
 
     def _grow(self, plan: Plan) -> None:
@@ -194,3 +209,7 @@ class Request:
     def _expect_plan(self) -> Plan:
         assert self._plan is not None, "a request has a plan before it has jobs"
         return self._plan
+
+
+def _key(job: AnyJob) -> Key:
+    return Substitute(job.path) if isinstance(job, Download) else job.path

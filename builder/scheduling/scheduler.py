@@ -136,7 +136,6 @@ class Scheduler:
         self._requests: set[Request] = set()
         self.watchers = Watchers()
         self._nursery: trio.Nursery | None = None
-        self._next_jobs: list[AnyJob] | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run jobs until cancelled."""
@@ -339,16 +338,9 @@ class Scheduler:
         job = _job_for(key, request.options, node)
         self._jobs[key] = job
         job.audience.observer = partial(self._watch, job)
-        if self._next_jobs is None:
-            self._nursery.start_soon(self._work, job)
-        else:
-            self._next_jobs.append(job)
+        job.on_made = partial(self._made, job)
+        self._nursery.start_soon(self._run, job)
         return job
-
-    async def _work(self, job: AnyJob | None) -> None:
-        while job is not None:
-            await self._run(job)
-            job = self._finish(job)
 
     async def _run(self, job: AnyJob) -> None:
         if self.watchers.count:
@@ -363,30 +355,31 @@ class Scheduler:
             # One job's fault must not end the others; the log has the traceback.
             log.exception("job_crashed", drv=job.path)
             job.error = BuildError(f"internal error while building `{job.path}': {error!r}")
-
-    def _finish(self, job: AnyJob) -> AnyJob | None:
-        """Tell of a job's end; return one that could begin then, for the same task to do.
-
-        That spares a task and a pass of the loop for each build in a chain. A job that
-        started nothing has not waited, and passes none on: many such would keep the loop.
-        """
-        assert self._nursery is not None, "the scheduler runs before anyone asks"
         job.finished = True
-        if job.error is not None:
-            job.audience.tell(_failure(job, job.error))
-        if self.watchers.count:
-            outcome = "done" if job.error is None else job.error.kind.value
-            self._watch(job, GoalEnded(job.path, outcome, trio.current_time() - job.since))
+        if job.made:
+            _forgive(job)
+        else:
+            if job.error is not None:
+                job.audience.tell(_failure(job, job.error))
+            self._ended(job)
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
-        following: list[AnyJob] = []
-        self._next_jobs = following if job.opening is not None else None
         for follower in tuple(job.followers):
             follower.job_finished(job)
-        self._next_jobs = None
-        for each in following[1:]:
-            self._nursery.start_soon(self._work, each)
-        return following[0] if following else None
+
+    def _made(self, job: AnyJob) -> bool:
+        """Let what needs a job begin; tell whether anything does."""
+        self._ended(job)
+        before = len(self._jobs)
+        for follower in tuple(job.followers):
+            follower.job_made(job)
+        return len(self._jobs) > before
+
+    def _ended(self, job: AnyJob) -> None:
+        if not self.watchers.count:
+            return
+        outcome = "done" if job.made or job.error is None else job.error.kind.value
+        self._watch(job, GoalEnded(job.path, outcome, trio.current_time() - job.since))
 
     async def _outcome(self, job: AnyJob) -> BuildError | None:
         try:
@@ -402,6 +395,13 @@ class Scheduler:
         except (StoreError, OSError) as error:
             return BuildError(str(error))
         return None
+
+
+def _forgive(job: AnyJob) -> None:
+    """Take note of what the tidying up of a job met; what was wanted is there."""
+    if job.error is not None:
+        log.warning("job_not_tidied", drv=job.path, error=job.error.message)
+        job.error = None
 
 
 def _job_for(key: JobKey, options: BuildOptions, node: Node) -> AnyJob:

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Workbench:
-    """A realiser whose builds end when the test says so."""
+    """A realiser whose builds are handed over and end when the test says so."""
 
     valid: set[StorePath] = field(default_factory=set)
     running: dict[StorePath, Job] = field(default_factory=dict)
     started: list[StorePath] = field(default_factory=list)
+    made: dict[StorePath, trio.Event] = field(default_factory=dict)
     ended: dict[StorePath, trio.Event] = field(default_factory=dict)
     failing: dict[StorePath, FailureKind] = field(default_factory=dict)
 
@@ -48,6 +49,10 @@ class Workbench:
         self.started.append(job.path)
         self.running[job.path] = job
         try:
+            if job.path in self.made:
+                await self.made[job.path].wait()
+                self.valid.update(job.derivation.output_paths)
+                await job.hand_over()
             await self.ended.setdefault(job.path, trio.Event()).wait()
         finally:
             del self.running[job.path]
@@ -272,29 +277,6 @@ async def test_a_client_that_cannot_be_told_ends_its_own_request_only(
         assert world.bench.running == {}
 
 
-async def test_a_build_is_followed_at_once_by_what_it_made_possible(
-    chain: dict[StorePath, Derivation], path: "MakePath", monkeypatch: pytest.MonkeyPatch
-):
-    """The first goes on in the same task, without a pass of the loop; the others have their own."""
-    tasks: dict[StorePath, trio.lowlevel.Task] = {}
-    async with running(chain) as world, trio.open_nursery() as nursery:
-
-        async def realise(job: Job) -> None:
-            tasks[job.path] = trio.lowlevel.current_task()
-            job.started = BuildStarted(job.path, "x86_64-linux", "", 7)
-            await Workbench.realise(world.bench, job)
-
-        monkeypatch.setattr(world.bench, "realise", realise)
-        nursery.start_soon(world.build, 1, path("app.drv"), path("tool.drv"))
-        await wait_all_tasks_blocked()
-        world.bench.end(path("lib.drv"))
-        await wait_all_tasks_blocked()
-        assert world.bench.started == [path("lib.drv"), path("app.drv"), path("tool.drv")]
-        assert tasks[path("app.drv")] is tasks[path("lib.drv")] is not tasks[path("tool.drv")]
-        for name in ("app.drv", "tool.drv"):
-            world.bench.end(path(name))
-
-
 async def test_jobs_that_wait_for_nothing_let_others_run(
     path: "MakePath", derivation: "MakeDerivation", monkeypatch: pytest.MonkeyPatch
 ):
@@ -322,3 +304,63 @@ async def test_jobs_that_wait_for_nothing_let_others_run(
             nursery.start_soon(count)
             await world.build(1, path("link49.drv"))
     assert turns >= len(chain)
+
+
+async def test_what_needs_a_build_begins_before_that_has_tidied_up(
+    chain: dict[StorePath, Derivation], path: "MakePath"
+):
+    """Both run for a moment, and the request ends when both have ended."""
+    async with running(chain) as world:
+        lib, app = path("lib.drv"), path("app.drv")
+        world.bench.made[lib] = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.build, 1, app)
+            await wait_all_tasks_blocked()
+            world.bench.made[lib].set()
+            await wait_all_tasks_blocked()
+            assert set(world.bench.running) == {lib, app}
+            world.bench.end(app)
+            await wait_all_tasks_blocked()
+            assert nursery.child_tasks
+            world.bench.end(lib)
+        assert world.bench.started == [lib, app]
+        assert world.scheduler.snapshot() == []
+
+
+async def test_a_fault_while_tidying_up_is_nobodys_failure(
+    chain: dict[StorePath, Derivation], path: "MakePath"
+):
+    """What was made is valid, and whoever wanted it has it."""
+    async with running(chain) as world:
+        lib, app = path("lib.drv"), path("app.drv")
+        world.bench.made[lib] = trio.Event()
+        world.bench.failing[lib] = FailureKind.TRANSIENT
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.build, 1, app)
+            await wait_all_tasks_blocked()
+            world.bench.made[lib].set()
+            await wait_all_tasks_blocked()
+            world.bench.end(lib)
+            world.bench.end(app)
+        assert not [event for event in world.told[1] if isinstance(event, BuildFailed)]
+
+
+async def test_who_leaves_lets_a_build_tidy_up(
+    chain: dict[StorePath, Derivation], path: "MakePath"
+):
+    """What was made already is not cancelled, other than what needs it."""
+    async with running(chain) as world:
+        lib, app = path("lib.drv"), path("app.drv")
+        world.bench.made[lib] = trio.Event()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(world.build, 1, app)
+                await wait_all_tasks_blocked()
+                world.bench.made[lib].set()
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        await wait_all_tasks_blocked()
+        assert list(world.bench.running) == [lib]
+        world.bench.end(lib)
+        await wait_all_tasks_blocked()
+        assert world.scheduler.snapshot() == []
