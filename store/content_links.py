@@ -54,16 +54,22 @@ class ContentLinks:
             entries: What is known under each key now: the item, or None; and the hash of
                 its archive form, if that is known.
         """
-        for key, path, nar_hash in entries:
-            link = self._link(key)
-            if link is None:
-                continue
-            target = self._target(key, path, nar_hash) if path is not None else None
+        for entry in entries:
             try:
-                _set_link(link, target)
+                self._follow(*entry)
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
+
+    def _follow(self, key: Key, path: str | None, nar_hash: Digest | None) -> None:
+        target = None
+        if path is not None and (status := _status(path)) is not None:
+            if stat.S_IFMT(status.st_mode) != _linked_type(key):
+                return  # what has one content has one type, so there never was a link
+            target = self._target(path, status, nar_hash)
+        link = self._link(key)
+        if link is not None:
+            _set_link(link, target)
 
     def sweep(self, should_stop: Callable[[], bool]) -> int:
         """Remove links to what is gone; return how many. For a thread."""
@@ -95,20 +101,25 @@ class ContentLinks:
             return f"{self._layout.dirlinks}/{Digest(HashAlgorithm.SHA256, value).base32}"
         return None
 
-    def _target(self, key: Key, path: str, nar_hash: Digest | None) -> str | None:
-        """Return what a link leads to; None where there is to be no link."""
-        try:
-            status = os.lstat(path)
-        except OSError:
-            return None
-        recursive = key[2]
-        wanted = stat.S_IFDIR if recursive else stat.S_IFREG
-        if stat.S_IFMT(status.st_mode) != wanted:
-            return None
-        shared = f"{self._layout.links}/{nar_hash.base32}" if nar_hash is not None else ""
-        if not recursive and status.st_size >= MINIMUM_SIZE and os.path.lexists(shared):
-            return shared
+    def _target(self, path: str, status: os.stat_result, nar_hash: Digest | None) -> str:
+        """Return what a link leads to."""
+        if nar_hash is not None and stat.S_ISREG(status.st_mode) and status.st_size >= MINIMUM_SIZE:
+            shared = f"{self._layout.links}/{nar_hash.base32}"
+            if os.path.lexists(shared):
+                return shared
         return f"{self._layout.store}/{ITEMS}/{path.rpartition('/')[2]}"
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def _linked_type(key: Key) -> int:
+    """Return of what type items are that links lead to under a key: directories have archives."""
+    return stat.S_IFDIR if key[2] else stat.S_IFREG
 
 
 def _set_link(link: str, target: str | None) -> None:
