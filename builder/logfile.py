@@ -95,6 +95,9 @@ _FORMS: Mapping[LogCompression, Callable[[], _Form]] = {
     LogCompression.NONE: _Plain,
 }
 
+_EMPTY: Mapping[LogCompression, bytes] = {each: form().end() for each, form in _FORMS.items()}
+"""The file of a builder that prints nothing: it costs no compressor, which takes 256 KiB."""
+
 
 def log_file_name(logs: str, drv: StorePath, compression: LogCompression) -> str:
     """Return the path of a derivation's log under the log directory `logs`."""
@@ -134,7 +137,8 @@ class LogFile:
         self.path = path
         self.size = 0
         self._fd = fd
-        self._form = _FORMS[compression]()
+        self._compression = compression
+        self._form: _Form | None = None
         self._gathered = bytearray()
         self._synced = True
         self._note = note
@@ -217,16 +221,28 @@ class LogFile:
         self._gathered.clear()
         return data
 
+    def _begun(self) -> _Form:
+        if self._form is None:
+            self._form = _FORMS[self._compression]()
+        return self._form
+
     def _write(self, data: bytes) -> None:
-        _write_fully(self._fd, self._form.compress(data))
+        _write_fully(self._fd, self._begun().compress(data))
 
     def _write_visibly(self, data: bytes) -> None:
-        _write_fully(self._fd, self._form.compress(data) + self._form.sync())
+        form = self._begun()
+        _write_fully(self._fd, form.compress(data) + form.sync())
+
+    def _rest(self) -> bytes:
+        if not self.size:
+            return _EMPTY[self._compression]
+        form = self._begun()
+        return form.compress(self._take()) + form.end()
 
     def _finish(self) -> None:
         fd, self._fd = self._fd, -1
         try:
-            _write_fully(fd, self._form.compress(self._take()) + self._form.end())
+            _write_fully(fd, self._rest())
         finally:
             os.close(fd)
 
