@@ -77,13 +77,14 @@ def test_closing_ends_the_thread_in_the_middle():
     assert all(thread.name != "hasher" for thread in threading.enumerate())
 
 
+@pytest.mark.parametrize("executable", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 5_000_000])
-def test_a_file_is_hashed_as_its_archive(size: int):
+def test_a_file_is_hashed_as_its_archive(size: int, *, executable: bool):
     """From its contents alone."""
     content = (BLOCK * (size // len(BLOCK) + 1))[:size]
-    hasher = ArchivedFileHasher(size, executable=False)
+    hasher = ArchivedFileHasher(size, executable=executable)
     for start in range(0, size, 300_000):
         hasher.update(memoryview(content)[start : start + 300_000])
-    archive = archived_file(content)
+    archive = archived_file(content, executable=executable)
     assert hasher.nar_size == len(archive)
     assert hasher.digest().value == hashlib.sha256(archive).digest()
