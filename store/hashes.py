@@ -6,7 +6,7 @@ An algorithm is a `HashAlgorithm`, never a bare word; what a hash came to is a
 """
 
 import hashlib
-import re
+from binascii import unhexlify
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,10 +49,10 @@ class HashAlgorithm(StrEnum):
         Raises:
             InvalidHashError: There is none.
         """
-        try:
-            return cls(text)
-        except ValueError as error:
-            raise InvalidHashError(f"unknown hash type `{text}'") from error
+        algorithm = _ALGORITHMS.get(text)
+        if algorithm is None:
+            raise InvalidHashError(f"unknown hash type `{text}'")
+        return algorithm
 
     @property
     def size(self) -> int:
@@ -60,6 +60,7 @@ class HashAlgorithm(StrEnum):
         return _SIZES[self]
 
 
+_ALGORITHMS = {str(algorithm): algorithm for algorithm in HashAlgorithm}
 _SIZES = {
     HashAlgorithm.MD5: 16,
     HashAlgorithm.SHA1: 20,
@@ -79,8 +80,6 @@ _CONSTRUCTORS: dict[HashAlgorithm, Callable[..., Hasher]] = {
     HashAlgorithm.SHA3_512: hashlib.sha3_512,
     HashAlgorithm.BLAKE2S_256: hashlib.blake2s,
 }
-
-_HEX_DIGITS = re.compile("[0-9a-fA-F]*")
 
 
 def new_hasher(algorithm: HashAlgorithm) -> Hasher:
@@ -145,15 +144,15 @@ class Digest:
         Raises:
             InvalidHashError: The text has another length, or a foreign digit.
         """
-        if len(text) != algorithm.size * 2:
+        if len(text) != _SIZES[algorithm] * 2:
             raise InvalidHashError(
                 f"invalid {algorithm} hash '{text}' "
                 f"({len(text) // 2} bytes but expected {algorithm.size})"
             )
-        # bytes.fromhex alone would let blanks pass.
-        if _HEX_DIGITS.fullmatch(text) is None:
-            raise InvalidHashError(f"invalid hash `{text}'")
-        return cls(algorithm, bytes.fromhex(text))
+        try:
+            return cls(algorithm, unhexlify(text))
+        except ValueError as error:
+            raise InvalidHashError(f"invalid hash `{text}'") from error
 
     @classmethod
     def parse_prefixed(cls, text: str) -> "Digest":

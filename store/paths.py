@@ -114,8 +114,8 @@ class StoreDirectory:
         The reference daemon takes such a path in queries and finds that nothing
         has it, where `parse` already refuses it.
         """
-        name = text[len(self._prefix) :]
-        return self.contains(text) and "/" not in name and name not in {".", ".."}
+        name = text.removeprefix(self._prefix)
+        return len(name) < len(text) and "/" not in name and name not in {"", ".", ".."}
 
     def item_of(self, text: str) -> StorePath:
         """Return the item that a path in the store belongs to; what follows it is not looked at.

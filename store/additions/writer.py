@@ -120,7 +120,8 @@ class StoreWriter:
         digest, path = await turns.run(compute, much=much)
         await roots.add(path)
         if not self._database.is_valid(path):
-            await self._add_new_text(path, text, frozenset(references))
+            put = partial(self._write_text, path, text)
+            await self._place(path, put, lambda: text, frozenset(references))
             # To look a smaller one up by its hash would not spare anybody anything.
             if len(text) >= MINIMUM_SIZE and not is_derivation(path):
                 flat = Digest(HashAlgorithm.SHA256, digest)
@@ -151,25 +152,21 @@ class StoreWriter:
         path = await self.add_text(roots, file, text, complete.references)
         return path, {key: StorePath(output.path) for key, output in complete.outputs.items()}
 
-    async def _add_new_text(
-        self, path: StorePath, text: bytes, references: frozenset[StorePath]
-    ) -> None:
-        name = path[self._prefix :]
-
-        async def write() -> Received | None:
-            write_text_there = partial(write_text, self.store_fd, name, text)
-            try:
-                received = await turns.run(write_text_there, much=len(text) > _SMALL)
-            except FileExistsError:
-                if self._database.is_valid(path):
-                    return None
-                # A crash left it.
-                await trio.to_thread.run_sync(delete_tree, self.store_fd, name)
-                received = await turns.run(write_text_there, much=len(text) > _SMALL)
-            await self._share_files(self.store_fd, name, received)
-            return received
-
-        await self._place(path, write, lambda: text, references)
+    async def _write_text(self, path: StorePath, text: bytes) -> Received | None:
+        """Write a text in its place; return None if that is valid."""
+        dirfd, name = self._incoming.store_fd, path[self._prefix :]
+        write = partial(write_text, dirfd, name, text)
+        try:
+            received = write() if len(text) <= _SMALL else await trio.to_thread.run_sync(write)
+        except FileExistsError:
+            if self._database.is_valid(path):
+                return None
+            # A crash left it.
+            await trio.to_thread.run_sync(delete_tree, dirfd, name)
+            return await self._write_text(path, text)
+        if received.links:
+            await self._share_files(dirfd, name, received)
+        return received
 
     def begin_addition(
         self,
@@ -267,7 +264,8 @@ class StoreWriter:
         async def move() -> Received | None:
             if self._database.is_valid(path):
                 return None
-            await self._share_files(private_fd, name, received)
+            if received.links:
+                await self._share_files(private_fd, name, received)
             place(private_fd, name, self.store_fd, path[self._prefix :])
             return received
 
@@ -327,7 +325,7 @@ class StoreWriter:
         return await trio.to_thread.run_sync(self._checker.check, path, text)
 
     async def _share_files(self, dirfd: int, name: str, received: Received) -> None:
-        if self._links is None or not received.links:
+        if self._links is None:
             return
         share = partial(self._links.deduplicate_tree, dirfd, name, received.links)
         if len(received.links) == 1:

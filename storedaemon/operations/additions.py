@@ -33,7 +33,7 @@ async def add_text(
 
 
 def _parse(directory: StoreDirectory, references: Sequence[str]) -> list[StorePath]:
-    return [directory.parse(reference) for reference in references]
+    return list(map(directory.parse, references))
 
 
 @asynccontextmanager

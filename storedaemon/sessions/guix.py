@@ -154,9 +154,11 @@ class _Connection:
         """Answer a turn's requests; tell whether the client is still there."""
         sock, wire = self._sock, self._wire
         for _ in range(TURN):
-            while not wire.pending or (found := wire.next_request()) is None:
+            found = wire.next_request() if wire.pending else None
+            while found is None:
                 if not await self._receive():
                     return False
+                found = wire.next_request()
             answer = await self._answer(*found)
             if self._received >= PORTION:
                 self._memory.release()

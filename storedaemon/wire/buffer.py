@@ -111,10 +111,9 @@ class ReceiveBuffer:
                 values.append(value)
         except (NeedMoreData, RemoteError):
             return None
+        self._position = position
         if position == end:
-            self._forget()
-        else:
-            self._position = position
+            self._data, self._position = b"", 0
         return row, layout.build(values)
 
     def take(self, layout: Layout) -> Any | None:

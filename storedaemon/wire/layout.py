@@ -8,11 +8,13 @@ else looks at the peer's version.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from storedaemon.wire.primitives import Buffer, Kind, Many
 
 Read = Callable[[Buffer, int, int], tuple[Any, int]]
+Write = Callable[[Any, list[bytes]], None]
 
 LATEST = 256
 """No minor is as large: it is the low byte of a version."""
@@ -34,9 +36,10 @@ class Field:
     since: int = 0
     before: int = LATEST
 
-    def value_in(self, message: Any) -> Any:
-        """Give the value that a message has."""
-        return getattr(message, self.name)
+    @property
+    def getter(self) -> Callable[[Any], Any]:
+        """What gives the value that a message has."""
+        return attrgetter(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,10 @@ class Obsolete(Field):
 
     value: Any = 0
 
-    def value_in(self, _message: Any) -> Any:
-        """Give the value that all messages have."""
-        return self.value
+    @property
+    def getter(self) -> Callable[[Any], Any]:
+        """What gives the value that all messages have."""
+        return lambda _message: self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class Layout:
     Attributes:
         type: The message.
         fields: What is on the wire, in order.
-        reads: How each field is read; beside the fields for speed.
+        reads: How each field is read; beside the fields for speed, like the next.
+        writes: What gives each field of a message, and how that is written.
         lists: The kind of each field that is a list, None for the others.
         positional: Whether the values in order are the message's arguments.
     """
@@ -65,6 +70,7 @@ class Layout:
     type: type[Any]
     fields: tuple[Field, ...]
     reads: tuple[Read, ...]
+    writes: tuple[tuple[Callable[[Any], Any], Write], ...]
     lists: tuple[Many[Any] | None, ...]
     positional: bool
 
@@ -77,8 +83,8 @@ class Layout:
 
     def write(self, message: Any, parts: list[bytes]) -> None:
         """Append the bytes of all fields."""
-        for field in self.fields:
-            field.kind.write(field.value_in(message), parts)
+        for get, write in self.writes:
+            write(get(message), parts)
 
 
 def layout_for(minor: int, message: type[Any], fields: Iterable[Field]) -> Layout:
@@ -89,6 +95,7 @@ def layout_for(minor: int, message: type[Any], fields: Iterable[Field]) -> Layou
         message,
         present,
         reads=tuple(field.kind.read for field in present),
+        writes=tuple((field.getter, field.kind.write) for field in present),
         lists=tuple(field.kind if isinstance(field.kind, Many) else None for field in present),
         positional=names == tuple(message.__dataclass_fields__)[: len(names)],
     )

@@ -89,10 +89,8 @@ def read_string(buffer: Buffer, position: int, end: int, limit: int) -> tuple[Bu
 
 def write_string(value: bytes, parts: list[bytes]) -> None:
     """Append a string's length, bytes and padding."""
-    parts.append(U64.pack(len(value)))
-    parts.append(value)
-    if len(value) & 7:
-        parts.append(_ZEROS[len(value) & 7])
+    length = len(value)
+    parts += (U64.pack(length), value, _ZEROS[length & 7])
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +208,18 @@ class Many(Generic[T]):
     def read(self, buffer: Buffer, position: int, end: int) -> tuple[tuple[T, ...], int]:
         """Read all items, which must be at hand."""
         count, position = self.read_count(buffer, position, end)
-        items = []
+        items, read = [], self.item.read
         for _ in range(count):
-            item, position = self.item.read(buffer, position, end)
+            item, position = read(buffer, position, end)
             items.append(item)
         return tuple(items), position
 
     def write(self, value: Sequence[T], parts: list[bytes]) -> None:
         """Append the count and the items."""
         parts.append(U64.pack(len(value)))
+        write = self.item.write
         for item in value:
-            self.item.write(item, parts)
+            write(item, parts)
 
 
 @dataclass(frozen=True, slots=True)
