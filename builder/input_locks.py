@@ -14,14 +14,16 @@ Entry points: `InputLocks.held`, and `InputLocks.run` as a task.
 import os
 import resource
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import islice
 from math import inf
 
 import structlog
 import trio
 
+from builder.brackets import Bracket
 from locker.batches import BATCH
 from locker.client import Locker
 from locker.errors import LockError
@@ -71,20 +73,19 @@ class InputLocks:
         """How many items are locked."""
         return len(self._tokens)
 
-    @contextmanager
-    def held(self, inputs: Collection[StorePath]) -> Iterator[None]:
-        """Have inputs locked while inside, from soon on; costs the build nothing."""
+    def held(self, inputs: Collection[StorePath]) -> AbstractContextManager[None]:
+        """Have inputs locked until the context is left, from soon on; costs the build nothing."""
         hold = _Hold(inputs, trio.current_time() + MOMENT)
         self._holds.add(hold)
         if hold.due < self._looks_again:
             self._changed.set()
-        try:
-            yield
-        finally:
-            self._holds.remove(hold)
-            if hold.begun:
-                self._over.append(hold)
-                self._changed.set()
+        return Bracket(None, partial(self._end, hold))
+
+    def _end(self, hold: _Hold) -> None:
+        self._holds.remove(hold)
+        if hold.begun:
+            self._over.append(hold)
+            self._changed.set()
 
     async def run(self) -> None:
         """Lock and release until cancelled."""

@@ -11,19 +11,20 @@ nothing needs to be killed before each build.
 import grp
 import os
 import pwd
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import NamedTuple
 
 import trio
 
+from builder.brackets import AsyncBracket
 from builder.errors import BuildError
 from builder.events import FailureKind
 from store.filelocks import LockMode, open_lock_file, try_lock
 
 
-@dataclass(frozen=True, slots=True)
-class BuildUser:
+class BuildUser(NamedTuple):
     """A user to run a builder as, with all the groups it is in."""
 
     name: str
@@ -80,11 +81,10 @@ class BuildUsers:
         self._lock_directory = lock_directory
         self._kill_processes = kill_processes
         self._idle: dict[BuildUser, int] = {}
-        self._busy: set[BuildUser] = set()
+        self._busy: dict[BuildUser, int] = {}
         self._returned = trio.lowlevel.ParkingLot()
 
-    @asynccontextmanager
-    async def borrow(self, waiting: Callable[[int], None]) -> AsyncIterator[BuildUser]:
+    def borrow(self, waiting: Callable[[int], None]) -> AbstractAsyncContextManager[BuildUser]:
         """Lend a user for one build; waits while all that there are build here.
 
         Args:
@@ -93,14 +93,16 @@ class BuildUsers:
         Raises:
             BuildError: The group is unusable, or others use all its users.
         """
+        return AsyncBracket(partial(self._lend, waiting), self._take_back)
+
+    async def _lend(self, waiting: Callable[[int], None]) -> BuildUser:
         user, lock = await self._take(waiting)
-        self._busy.add(user)
-        try:
-            yield user
-        finally:
-            self._busy.remove(user)
-            self._idle[user] = lock
-            self._returned.unpark()
+        self._busy[user] = lock
+        return user
+
+    def _take_back(self, user: BuildUser) -> None:
+        self._idle[user] = self._busy.pop(user)
+        self._returned.unpark()
 
     def release_idle(self) -> None:
         """Let other daemons have the users that no build of ours runs as."""

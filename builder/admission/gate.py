@@ -17,6 +17,7 @@ import trio
 from builder.admission.machine import MachineReader
 from builder.admission.obstacles import AdmissionSettings, obstacle
 from builder.admission.slots import Slot, Slots
+from builder.brackets import AsyncBracket
 from builder.retries.policy import Quiet, limit
 from builder.scheduling.jobs import Admitted, Job, JobState
 from builder.scheduling.waiting import running_builds, slot_holders
@@ -52,17 +53,16 @@ class Admission:
         self._sealing: set[Slot] = set()
         self._changed = trio.Event()
 
-    def admitted(self, job: Job) -> AbstractAsyncContextManager[None]:
+    def admitted(self, job: Job) -> AbstractAsyncContextManager[Slot]:
         """Wait until a build may start, and have it counted as running inside."""
-        return _Stay(self, job)
+        return AsyncBracket(partial(self._enter, job), self._leave)
 
-    async def enter(self, job: Job) -> Slot:
-        """Let a build start once it may; for `admitted`."""
+    async def _enter(self, job: Job) -> Slot:
         slot = await self._slot(job)
         try:
             await self._wait_for_machine(job)
         except BaseException:
-            self.leave(slot)
+            self._leave(slot)
             raise
         ended = partial(self._builder_ended, slot)
         state = self._machine.state()
@@ -70,8 +70,7 @@ class Admission:
         self._running[slot] = job
         return slot
 
-    def leave(self, slot: Slot) -> None:
-        """Let others have the slot of a build, unless they do already; for `admitted`."""
+    def _leave(self, slot: Slot) -> None:
         if slot in self._sealing:
             self._sealing.remove(slot)
         else:
@@ -89,7 +88,8 @@ class Admission:
         self._changed.set()
 
     async def _slot(self, job: Job) -> Slot:
-        most = limit(job.quiet, self.slots.capacity)
+        usual = job.quiet is Quiet.USUAL
+        most = None if usual else limit(job.quiet, self.slots.capacity)
         slot = self.slots.acquire_nowait(job.claim, most)
         if slot is None:
             self._explain(job)
@@ -131,22 +131,6 @@ class Admission:
     def _reserved(self) -> int:
         now = self._clock()
         return sum(_not_taken_yet(each, now) for each in self._running.values())
-
-
-class _Stay:
-    """A build's time among those that run; a class, since a generator takes thrice as long."""
-
-    __slots__ = ("_admission", "_job", "_slot")
-
-    def __init__(self, admission: Admission, job: Job) -> None:
-        self._admission = admission
-        self._job = job
-
-    async def __aenter__(self) -> None:
-        self._slot = await self._admission.enter(self._job)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._admission.leave(self._slot)
 
 
 def _not_taken_yet(job: Job, now: float) -> int:

@@ -6,13 +6,14 @@ in a thread, and for builds of more than a moment only, or at once where their m
 is limited. Entry point: `Meters`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from math import inf
 
 import structlog
 import trio
 
+from builder.brackets import Bracket
 from builder.memory.group import Group
 from builder.memory.home import Home, own_place
 
@@ -101,9 +102,8 @@ class Meters:
             log.warning("build_memory_unlimited", reason="cgroups cannot be made")
         return cls(home, limit)
 
-    @contextmanager
-    def measured(self, pid: int, *, limited: bool) -> Iterator[Meter]:
-        """Measure a build while inside.
+    def measured(self, pid: int, *, limited: bool) -> AbstractContextManager[Meter]:
+        """Measure a build until the context is left.
 
         Args:
             pid: Its first process.
@@ -112,19 +112,18 @@ class Meters:
         limit = self._limit if limited else 0
         meter = Meter(pid, trio.current_time() + (0 if limit else MOMENT), limit)
         if self._home is None:
-            yield meter
-            return
+            return nullcontext(meter)
         self._meters.add(meter)
         if meter.due < self._looks_again:
             self._wanted.set()
-        try:
-            yield meter
-        finally:
-            self._meters.discard(meter)
-            if not self._busy:
-                self._end(meter)
+        return Bracket(meter, partial(self._end, meter))
 
     def _end(self, meter: Meter) -> None:
+        self._meters.discard(meter)
+        if not self._busy:
+            self._remove_group(meter)
+
+    def _remove_group(self, meter: Meter) -> None:
         if meter.group is not None and not meter.group.remove():
             self._over.append(meter.group)
 
@@ -167,7 +166,7 @@ class Meters:
             for meter in due:
                 meter.due = inf if meter.failed else trio.current_time() + MOMENT
                 if meter not in self._meters:
-                    self._end(meter)
+                    self._remove_group(meter)
 
 
 def _look_at(meters: list[Meter], home: Home) -> None:

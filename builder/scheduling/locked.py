@@ -9,9 +9,11 @@ Entry point: `LockWatch`.
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import trio
 
+from builder.brackets import Bracket
 from builder.scheduling.jobs import AnyJob, JobState
 from builder.scheduling.waiting import Holder, named
 from locker.holders import LockHolder, find_holder
@@ -28,8 +30,14 @@ class LockWatch:
         self._jobs: dict[StorePath, AnyJob] = {}
 
     def holding(self, job: AnyJob, paths: Collection[StorePath]) -> AbstractContextManager[None]:
-        """Note that a job has the locks of paths, while inside."""
-        return _Holding(self._jobs, job, paths)
+        """Note that a job has the locks of paths, until the context is left."""
+        self._jobs.update(dict.fromkeys(paths, job))
+        return Bracket(None, partial(self._let_go, job, paths))
+
+    def _let_go(self, job: AnyJob, paths: Collection[StorePath]) -> None:
+        for path in paths:
+            if self._jobs.get(path) is job:
+                del self._jobs[path]
 
     async def awaited(
         self,
@@ -79,26 +87,6 @@ class LockWatch:
             return None
         command = "this daemon" if found.pid == os.getpid() else found.command
         return Holder(pid=found.pid, command=command, since=found.since)
-
-
-class _Holding:
-    __slots__ = ("_job", "_jobs", "_paths")
-
-    def __init__(
-        self, jobs: dict[StorePath, AnyJob], job: AnyJob, paths: Collection[StorePath]
-    ) -> None:
-        self._jobs = jobs
-        self._job = job
-        self._paths = paths
-
-    def __enter__(self) -> None:
-        for path in self._paths:
-            self._jobs[path] = self._job
-
-    def __exit__(self, *_: object) -> None:
-        for path in self._paths:
-            if self._jobs.get(path) is self._job:
-                del self._jobs[path]
 
 
 def _find(paths: Sequence[StorePath]) -> LockHolder | None:

@@ -95,30 +95,30 @@ class Subscription:
 
 
 class Watchers:
-    """All who watch."""
+    """All who watch.
+
+    Attributes:
+        count: How many they are.
+    """
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
-
-    @property
-    def count(self) -> int:
-        """How many watch."""
-        return len(self._subscriptions)
+        self.count = 0
 
     def subscribe(self, uid: int | None) -> Subscription:
         """Let somebody watch; to be ended with `unsubscribe`."""
         subscription = Subscription(uid)
         self._subscriptions.add(subscription)
+        self.count = len(self._subscriptions)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Let somebody watch no longer."""
         self._subscriptions.discard(subscription)
+        self.count = len(self._subscriptions)
 
     def tell(self, event: CourseEvent, time: float, clients: Iterable[Client]) -> None:
         """Tell all whom it concerns."""
-        if not self._subscriptions:
-            return
         sight = Sight(event, time, tuple(clients))
         for subscription in self._subscriptions:
             subscription.offer(sight)
