@@ -7,7 +7,7 @@ becomes one NEXT, because a client may show each as it comes. Entry points:
 `Audience`, `render`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from builder.events import (
@@ -82,48 +82,55 @@ class Audience:
         )
 
 
-def render(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
+Texts = Sequence[bytes]
+
+
+def render(event: BuildEvent, audience: Audience) -> Texts:
     """Give the texts by which a client learns of an event, in order."""
     match event:
         case Message() | GoalShared():
             level = event.level if isinstance(event, Message) else Level.INFO
-            yield from _message(event.text, level, audience)
+            texts = _message(event.text, level, audience)
         case BuildLog():
-            yield from _log(event, audience)
+            texts = _log(event, audience)
         case BuildStarted(drv, system, log_file, pid):
-            yield from _trace(f"build-started {drv} - {system} {log_file} {pid}", audience)
+            texts = _trace(f"build-started {drv} - {system} {log_file} {pid}", audience)
         case BuildSucceeded(drv) | OutputConfirmed(drv):
             # A check says so once for each output, and then once more, as with the C++ daemon.
-            yield from _trace(f"build-succeeded {drv} -", audience)
+            texts = _trace(f"build-succeeded {drv} -", audience)
         case BuildFailed():
-            yield from _failure(event, audience)
+            texts = _failure(event, audience)
         case BuildRetried():
-            yield from _message(_retry(event), Level.INFO, audience)
+            texts = _message(_retry(event), Level.INFO, audience)
         case ContentFound(_, output, source):
-            text = f"copying `{output}' from `{source}', which has the same content"
-            yield from _message(text, Level.INFO, audience)
+            said = f"copying `{output}' from `{source}', which has the same content"
+            texts = _message(said, Level.INFO, audience)
         case HashMismatch(path, algorithm, expected, actual):
-            yield from _trace(f"hash-mismatch {path} {algorithm} {expected} {actual}", audience)
+            texts = _trace(f"hash-mismatch {path} {algorithm} {expected} {actual}", audience)
         case UnsupportedPlatform(drv, system):
-            yield from _trace(f"unsupported-platform {drv} {system}", audience)
+            texts = _trace(f"unsupported-platform {drv} {system}", audience)
         case _:
-            yield from _substitution(event, audience)
+            texts = _substitution(event, audience)
+    return texts
 
 
-def _substitution(event: BuildEvent, audience: Audience) -> Iterator[bytes]:
+def _substitution(event: BuildEvent, audience: Audience) -> Texts:
     match event:
         case SubstituteStarted(path):
-            yield from _message(f"fetching path `{path}'...", Level.INFO, audience)
-            yield from _trace(f"substituter-started {path} substitute", audience)
+            text = f"fetching path `{path}'..."
+            trace = f"substituter-started {path} substitute"
+            return [*_message(text, Level.INFO, audience), *_trace(trace, audience)]
         case SubstituteProgress() | SubstituterOutput():
-            yield from _substituter_output(event, audience)
+            return _substituter_output(event, audience)
         case SubstituteSucceeded(path):
             text = f"substitution of path `{path}' succeeded"
-            yield from _message(text, Level.CHATTY, audience)
-            yield from _trace(f"substituter-succeeded {path}", audience)
+            trace = f"substituter-succeeded {path}"
+            return [*_message(text, Level.CHATTY, audience), *_trace(trace, audience)]
         case SubstituteFailed(path, status, message):
-            yield from _message(message, Level.INFO, audience)
-            yield from _trace(f"substituter-failed {path} {status} {message}", audience)
+            trace = f"substituter-failed {path} {status} {message}"
+            return [*_message(message, Level.INFO, audience), *_trace(trace, audience)]
+        case _:
+            return ()
 
 
 def _retry(event: BuildRetried) -> str:
@@ -131,54 +138,58 @@ def _retry(event: BuildRetried) -> str:
     return f"{event.message}; it is tried again ({number}, {TERMS[event.quiet]})"
 
 
-def _message(text: str, level: Level, audience: Audience) -> Iterator[bytes]:
+def _message(text: str, level: Level, audience: Audience) -> Texts:
     number = LEVELS[level]
     if number > audience.verbosity:
-        return
+        return ()
     prefix = f"\033[{number}s" if audience.escapes and level is not Level.INFO else ""
-    yield f"{prefix}{text}\n".encode("utf-8", "surrogateescape")
+    return (f"{prefix}{text}\n".encode("utf-8", "surrogateescape"),)
 
 
-def _trace(line: str, audience: Audience) -> Iterator[bytes]:
-    if audience.traces:
-        # A text that spans lines would end the trace, and might begin a forged one.
-        yield from _message("@ " + line.replace("\n", " "), Level.ERROR, audience)
+def _trace(line: str, audience: Audience) -> Texts:
+    if not audience.traces:
+        return ()
+    # A text that spans lines would end the trace, and might begin a forged one.
+    return _message("@ " + line.replace("\n", " "), Level.ERROR, audience)
 
 
-def _log(event: BuildLog, audience: Audience) -> Iterator[bytes]:
+def _log(event: BuildLog, audience: Audience) -> Texts:
     if audience.verbosity < audience.build_verbosity:
-        return
+        return ()
     prefix = b"@ build-log %d %d\n" % (event.pid, len(event.data)) if audience.multiplexed else b""
-    yield prefix + event.data
+    return (prefix + event.data,)
 
 
-def _substituter_output(
-    event: SubstituteProgress | SubstituterOutput, audience: Audience
-) -> Iterator[bytes]:
+def _substituter_output(event: SubstituteProgress | SubstituterOutput, audience: Audience) -> Texts:
     if isinstance(event, SubstituterOutput) and not event.path:
-        yield b"substitute: " + event.data
-    elif audience.verbosity < audience.build_verbosity:
-        return
-    elif isinstance(event, SubstituterOutput):
-        yield event.data
-    else:
-        size = "-" if event.size is None else event.size
-        done = f" {event.transferred}" if event.phase == "progress" else ""
-        yield f"@ download-{event.phase} {event.path} {event.url} {size}{done}\n".encode()
+        return (b"substitute: " + event.data,)
+    if audience.verbosity < audience.build_verbosity:
+        return ()
+    if isinstance(event, SubstituterOutput):
+        return (event.data,)
+    size = "-" if event.size is None else event.size
+    done = f" {event.transferred}" if event.phase == "progress" else ""
+    return (f"@ download-{event.phase} {event.path} {event.url} {size}{done}\n".encode(),)
 
 
-def _failure(event: BuildFailed, audience: Audience) -> Iterator[bytes]:
+def _failure(event: BuildFailed, audience: Audience) -> Texts:
     if event.kind is FailureKind.NOT_EXECUTED:
         # The C++ daemon's builder starts, says why it cannot go on, and exits.
         text = f"builder for `{event.drv}' failed with exit code 1"
         event = replace(event, kind=FailureKind.PERMANENT, message=text)
-    if event.message and event.kind not in _NO_TEXT and not event.remote:
-        yield from _message(event.message, Level.ERROR, audience)
+    said = event.message and event.kind not in _NO_TEXT and not event.remote
+    texts = _message(event.message, Level.ERROR, audience) if said else ()
+    trace = _failure_trace(event)
+    return [*texts, *_trace(trace, audience)] if trace else texts
+
+
+def _failure_trace(event: BuildFailed) -> str:
+    if event.kind in _NO_TRACE:
+        return ""
+    if event.kind is FailureKind.HOOK:
+        return f"hook-failed {event.drv} - {event.status} {event.message}"
     if event.kind in _TIMEOUTS:
-        yield from _trace(f"build-failed {event.drv} - timeout", audience)
-    elif event.kind is FailureKind.CACHED:
-        yield from _trace(f"build-failed {event.drv} - cached", audience)
-    elif event.kind is FailureKind.HOOK:
-        yield from _trace(f"hook-failed {event.drv} - {event.status} {event.message}", audience)
-    elif event.kind not in _NO_TRACE:
-        yield from _trace(f"build-failed {event.drv} - {event.status} {event.message}", audience)
+        how = "timeout"
+    else:
+        how = "cached" if event.kind is FailureKind.CACHED else f"{event.status} {event.message}"
+    return f"build-failed {event.drv} - {how}"
