@@ -84,14 +84,19 @@ class RequestMemory:
                 self._drop_silent()
         except BaseException:
             self._line.pop(share, None)
-            self._hand_out()
+            self.shrink(share, share.size)
             raise
 
-    def shrink(self, share: "Share") -> None:
-        """Take back all that a share has; for `Share`."""
-        self._used -= share.size
-        share.size = 0
-        self._shares.pop(share, None)
+    def shrink(self, share: "Share", wanted: int) -> None:
+        """Let a share want less, and take back what it has beyond that; for `Share`."""
+        share.wanted = wanted
+        freed = max(share.size - wanted, 0)
+        share.size -= freed
+        self._used -= freed
+        if share.size == wanted and share in self._line:
+            self._line.pop(share).set()
+        if not wanted:
+            self._shares.pop(share, None)
         self._hand_out()
 
     def _hand_out(self) -> None:
@@ -136,13 +141,18 @@ class Share:
 
     async def hold(self, size: int) -> None:
         """Return when a request may be so long; no checkpoint, unless it has to wait."""
-        if size - FREE > self.size:
+        if size - FREE > self.wanted:
             await self._memory.grow(self, size - FREE)
+
+    def lower(self, size: int) -> None:
+        """Have no more than for a request of such a length, whoever waits for more."""
+        wanted = max(size - FREE, 0)
+        if wanted < self.wanted:
+            self._memory.shrink(self, wanted)
 
     def release(self) -> None:
         """Have nothing any more."""
-        if self.size:
-            self._memory.shrink(self)
+        self.lower(0)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

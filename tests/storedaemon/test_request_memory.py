@@ -84,6 +84,48 @@ async def test_who_gives_up_waiting_leaves_the_line(memory: RequestMemory, nurse
     assert memory.statistics().used == memory.statistics().waiting == 0
 
 
+async def test_who_gave_up_is_not_the_oldest_any_more(memory: RequestMemory, nursery: trio.Nursery):
+    """Or else nobody would be, and those that each have a part would wait for ever."""
+    first, impatient, *others = (memory.share() for _ in range(4))
+    done: list[Share] = []
+    await first.hold(FREE + LIMIT)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with impatient:
+            await impatient.hold(FREE + 500)
+    first.release()
+    for share in others:
+        await share.hold(FREE + 500)
+        nursery.start_soon(wants, share, 5000, done)
+    await trio.testing.wait_all_tasks_blocked()
+    assert done == others[:1]
+    done[0].release()
+    await trio.testing.wait_all_tasks_blocked()
+    assert done == others
+
+
+async def test_what_is_given_back_while_waiting_for_more_is_not_wanted_any_more(
+    memory: RequestMemory, nursery: trio.Nursery
+):
+    """So whoever has become small enough goes on, though there is no room."""
+    first, shrinking = memory.share(), memory.share()
+    done: list[Share] = []
+    await first.hold(FREE + 600)
+    await shrinking.hold(FREE + 400)
+    nursery.start_soon(wants, shrinking, 700, done)
+    await trio.testing.wait_all_tasks_blocked()
+    shrinking.lower(FREE + 500)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (done, memory.statistics().waiting) == ([], 1)
+    shrinking.lower(FREE + 300)
+    await trio.testing.wait_all_tasks_blocked()
+    assert done == [shrinking]
+    assert (memory.statistics().used, shrinking.size) == (900, 300)
+    shrinking.release()
+    first.release()
+    assert memory.statistics().used == 0
+
+
 async def test_a_silent_client_loses_its_request_to_those_that_wait(
     memory: RequestMemory,
     nursery: trio.Nursery,
