@@ -9,7 +9,7 @@ goes beyond the limit. A client that falls silent in the middle of a request whi
 others wait for its room loses the request. Entry point: `RequestMemory`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
@@ -114,7 +114,7 @@ class RequestMemory:
     def _drop_silent(self) -> None:
         latest = trio.current_time() - PATIENCE
         for share in self._shares:
-            if share.listens is not None and share.silent_since <= latest:
+            if share.listens is not None and share.silent_since <= latest and share.owes():
                 self._dropped += 1
                 share.listens.cancel()
                 share.listens = None
@@ -128,9 +128,10 @@ class Share:
         wanted: Those that are to, once there is room.
         silent_since: When the session began to wait for its client.
         listens: Cancelled to end that; None while it does not wait.
+        owes: Tells whether it is the client's turn to go on.
     """
 
-    __slots__ = ("_memory", "listens", "silent_since", "size", "wanted")
+    __slots__ = ("_memory", "listens", "owes", "silent_since", "size", "wanted")
 
     def __init__(self, memory: RequestMemory) -> None:
         self._memory = memory
@@ -138,6 +139,7 @@ class Share:
         self.wanted = 0
         self.silent_since = 0.0
         self.listens: trio.CancelScope | None = None
+        self.owes: Callable[[], bool] = lambda: True
 
     async def hold(self, size: int) -> None:
         """Return when a request may be so long; no checkpoint, unless it has to wait."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Serves one native connection: reads messages, runs requests side by side, answers.
 
-The task that reads never waits for anything but the client's next bytes, so that
-credit and cancellation always get through. A request that is answered from
-memory or by an indexed look-up is answered by the reading task itself; every
-other has a task of its own. What fails in one request ends that request; what
+The task that reads never waits for requests, so that credit and cancellation get
+through; for memory it waits while the connection has much of it. A request that is
+answered from memory or by an indexed look-up is answered by the reading task itself;
+every other has a task of its own. What fails in one request ends that request; what
 breaks the protocol ends the connection, after a message that names the fault.
 
 Entry point: `serve_native`.
@@ -13,16 +13,19 @@ Entry point: `serve_native`.
 import os
 import socket
 import time
+from operator import attrgetter
 
 import trio
 
 from locker.errors import HelperError
 from store.errors import StoreError
 from store.helper_errors import as_store_error
+from storedaemon.request_memory import SilentClientError
 from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.sessions.native_call import Call
-from storedaemon.sessions.native_methods import METHODS, UNKNOWN, Method
+from storedaemon.sessions.native_intake import Intake
+from storedaemon.sessions.native_methods import METHODS, UNKNOWN
 from storedaemon.sessions.native_sender import FrameSender
 from storedaemon.sessions.sockets import ClientGoneError, linger
 from storedaemon.version import VERSION as DAEMON_VERSION
@@ -69,6 +72,7 @@ class NativeConnection:
         self._state = ServerConnection()
         self._sender = FrameSender(sock)
         self._calls: dict[int, Call] = {}
+        self._intake = Intake(services.request_memory, self._owed)
 
     async def run(self) -> None:
         """Serve until the client hangs up or breaks the protocol."""
@@ -81,6 +85,8 @@ class NativeConnection:
                 # Not the error itself: its traceback holds this frame, and the two would
                 # keep what was received in memory until a collection of cycles.
                 fault = messages.Fault(error.reason, error.message)
+            finally:
+                self._intake.share.release()
             nursery.cancel_scope.cancel()
         if fault:
             await self._tell(fault)
@@ -96,10 +102,29 @@ class NativeConnection:
         while data := await self._receive():
             for message, length in self._state.receive(data):
                 await self._handle(message, length, nursery)
+            if (frame := self._state.frame) or not self._intake.is_empty:
+                await self._intake.expect(frame)
         self._state.end_of_input()
 
     async def _receive(self) -> bytes:
-        size = _BODY_READ_SIZE if self._state.within_frame else _READ_SIZE
+        share = self._intake.share
+        while share.size:
+            try:
+                with share.listening():
+                    return await self._receive_some()
+            except SilentClientError as error:
+                if self._state.frame:
+                    raise FaultError(error.reason, error.message) from error
+                for call in filter(attrgetter("owed"), self._calls.values()):
+                    call.fall_silent(error)
+        return await self._receive_some()
+
+    def _owed(self) -> bool:
+        """Tell whether what is in memory waits for the client to go on."""
+        return self._state.frame > 0 or any(call.owed for call in self._calls.values())
+
+    async def _receive_some(self) -> bytes:
+        size = _BODY_READ_SIZE if self._state.frame else _READ_SIZE
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             try:
@@ -112,7 +137,7 @@ class NativeConnection:
     async def _handle(self, message: messages.Message, length: int, nursery: trio.Nursery) -> None:
         match message:
             case messages.Request():
-                await self._begin(message, nursery)
+                await self._begin(message, length, nursery)
             case messages.Chunk(id=request, data=data):
                 self._calls[request].feed(data, length)
             case messages.End(id=request):
@@ -124,23 +149,26 @@ class NativeConnection:
             case messages.ClientHello(client=name):
                 self._session.log.debug("hello", client=name)
 
-    async def _begin(self, request: messages.Request, nursery: trio.Nursery) -> None:
-        call = Call(request, self._services, self._session, self._state, self._sender)
-        self._calls[request.id] = call
+    async def _begin(self, request: messages.Request, length: int, nursery: trio.Nursery) -> None:
         method = METHODS.get(request.method, UNKNOWN)
+        call = Call(
+            request, method, self._services, self._session, self._state, self._sender, self._intake
+        )
+        self._calls[request.id] = call
         if not method.at_once:
-            nursery.start_soon(self._run, call, method)
+            call.hold(length)
+            nursery.start_soon(self._run, call)
             return
-        rest = self._sender.send_now(await self._answer(call, method))
+        rest = self._sender.send_now(await self._answer(call))
         if rest is None:
             self._finish(call)
         else:
             nursery.start_soon(self._send_late, call, rest)
 
-    async def _run(self, call: Call, method: Method) -> None:
+    async def _run(self, call: Call) -> None:
         answer = b""
         with call.scope:
-            answer = await self._answer(call, method)
+            answer = await self._answer(call)
         if not answer:
             failure = messages.Failure(call.id, "cancelled", "the client withdrew the request")
             answer = encode_message(failure)
@@ -148,7 +176,8 @@ class NativeConnection:
 
     async def _send_late(self, call: Call, frame: bytes) -> None:
         # Until the answer is written the request counts as in flight: a client
-        # that does not read cannot pile up answers.
+        # that does not read cannot pile up answers. But it keeps no room from others.
+        call.let_go()
         await self._sender.send(frame)
         self._finish(call)
 
@@ -156,14 +185,14 @@ class NativeConnection:
         self._state.finish(call.id)
         del self._calls[call.id]
 
-    async def _answer(self, call: Call, method: Method) -> bytes:
+    async def _answer(self, call: Call) -> bytes:
         """Run a request; give the frame of its reply, or of its error."""
         log = self._session.rpc_log
         started = time.perf_counter() if log.enabled else 0.0
         self._session.operation = call.method
         outcome: messages.Reply | messages.Failure
         try:
-            outcome = messages.Reply(call.id, await method.handler(call))
+            outcome = messages.Reply(call.id, await call.serving.handler(call))
         except (StoreError, OSError) as error:
             outcome = failure_of(call.id, error)
         except HelperError as error:

@@ -11,7 +11,6 @@ from store.errors import NarError
 from store.hashes import HashAlgorithm
 from store.paths import MAX_NAME_LENGTH as MAX_NAME
 from storedaemon.operations import additions, descriptions
-from storedaemon.request_memory import Share
 from storedaemon.sessions.native_call import Call, Result
 from storedaemon.wire.native.connection import MAX_TEXT
 from storedaemon.wire.native.faults import RequestError
@@ -31,9 +30,8 @@ async def add_text(call: Call) -> Result:
     params = call.params
     name = params.text("name", limit=MAX_NAME)
     references = params.texts("references", [])
-    with call.services.request_memory.share() as memory:
-        text = params.content("text") if params.has("text") else await _whole_body(call, memory)
-        path = await additions.add_text(call.services, call.session, name, text, references)
+    text = params.content("text") if params.has("text") else await _whole_body(call)
+    path = await additions.add_text(call.services, call.session, name, text, references)
     return {"path": path}
 
 
@@ -70,15 +68,11 @@ def _feed(addition: Addition, pieces: list[bytes]) -> None:
             raise NarError(f"{len(piece) - taken} bytes after the end of the content")
 
 
-async def _whole_body(call: Call, memory: Share) -> bytes:
+async def _whole_body(call: Call) -> bytes:
     text = bytearray()
-    while True:
-        with memory.listening():
-            pieces = await call.next_of_body()
-        if not pieces:
-            return bytes(text)
+    while pieces := await call.next_of_body(keep=True):
         for piece in pieces:
             text += piece
         if len(text) > MAX_TEXT:
             raise RequestError("too-large", f"a text of more than {MAX_TEXT} bytes")
-        await memory.hold(len(text))
+    return bytes(text)

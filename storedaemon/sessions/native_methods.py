@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from builder.options import BuildMode
 from store.paths import StorePath
@@ -24,7 +23,7 @@ from storedaemon.sessions import native_control as control
 from storedaemon.sessions import native_detaching as detaching
 from storedaemon.sessions import native_entering as entering
 from storedaemon.sessions.native_additions import add, add_derivation, add_text
-from storedaemon.sessions.native_call import Call, Handler, Result
+from storedaemon.sessions.native_call import Call, Method, Result
 from storedaemon.sessions.native_exports import export_items, import_items
 from storedaemon.sessions.native_garbage import collect_garbage, dead, live, why_alive
 from storedaemon.sessions.native_lists import listed
@@ -38,14 +37,6 @@ from storedaemon.wire.native.faults import RequestError
 from storedaemon.wire.native.statistics import statistics_map
 
 _MODES: Mapping[str, BuildMode] = {mode.name.lower(): mode for mode in BuildMode}
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """How one method is served; `at_once` where it never waits for anything."""
-
-    handler: Handler
-    at_once: bool = False
 
 
 async def _ping(_call: Call) -> Result:
@@ -199,39 +190,39 @@ METHODS: Mapping[str, Method] = {
     "derivers": Method(_derivers),
     "closure": Method(_closure),
     "valid-paths": Method(_valid_paths),
-    "add-text": Method(add_text),
-    "add": Method(add),
+    "add-text": Method(add_text, takes_body=True),
+    "add": Method(add, takes_body=True),
     "add-derivation": Method(add_derivation),
     "export": Method(_export),
-    "import": Method(_import),
+    "import": Method(_import, takes_body=True),
     "add-root": Method(_add_root),
     "add-temporary-root": Method(_add_temporary_root),
-    "roots": Method(_roots),
-    "collect-garbage": Method(collect_garbage),
-    "live": Method(live),
-    "dead": Method(dead),
-    "why-alive": Method(why_alive),
-    "verify": Method(verify),
-    "repair": Method(repair),
-    "optimise": Method(optimise),
+    "roots": Method(_roots, lasts=True),
+    "collect-garbage": Method(collect_garbage, lasts=True),
+    "live": Method(live, lasts=True),
+    "dead": Method(dead, lasts=True),
+    "why-alive": Method(why_alive, lasts=True),
+    "verify": Method(verify, lasts=True),
+    "repair": Method(repair, lasts=True),
+    "optimise": Method(optimise, lasts=True),
     "failed-paths": Method(_failed_paths),
     "clear-failed-paths": Method(clear_failed_paths),
-    "build": Method(_build),
+    "build": Method(_build, lasts=True),
     "attempts": Method(_attempts),
     "flaky": Method(_flaky),
     "content-sources": Method(_content_sources),
-    "plan": Method(plan),
-    "substitutable": Method(substitutable),
+    "plan": Method(plan, lasts=True),
+    "substitutable": Method(substitutable, lasts=True),
     "cancel-build": Method(_cancel_build),
-    "log": Method(control.log),
+    "log": Method(control.log, lasts=True),
     "ps": Method(_ps),
     "set-priority": Method(control.set_priority),
-    "subscribe": Method(control.subscribe),
+    "subscribe": Method(control.subscribe, lasts=True),
     "detach": Method(detaching.detach),
-    "attach": Method(detaching.attach),
+    "attach": Method(detaching.attach, lasts=True),
     "detached": Method(detaching.detached),
     "end-detached": Method(detaching.end_detached),
-    "enter": Method(entering.enter),
+    "enter": Method(entering.enter, takes_body=True, lasts=True),
     "end-shell": Method(entering.end_shell),
     "resize": Method(entering.resize, at_once=True),
     "stats": Method(_stats),

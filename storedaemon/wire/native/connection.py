@@ -47,6 +47,9 @@ MAX_REQUESTS = 32
 MAX_TEXT = 32 << 20
 """Bytes of the longest content of `add-text`, which is held in memory."""
 
+MAX_HELD = 96 << 20
+"""Bytes of requests and bodies that one connection may have in memory."""
+
 
 def limits() -> Mapping[str, int]:
     """Give the limits that the daemon announces."""
@@ -57,6 +60,7 @@ def limits() -> Mapping[str, int]:
         "requests": MAX_REQUESTS,
         "window": DAEMON_WINDOW,
         "text": MAX_TEXT,
+        "held": MAX_HELD,
     }
 
 
@@ -122,9 +126,9 @@ class ServerConnection:
         return incoming.consumed(length) if incoming else 0
 
     @property
-    def within_frame(self) -> bool:
-        """Whether more bytes of a frame are to come."""
-        return self._reader.pending > 0
+    def frame(self) -> int:
+        """Bytes of the frame that has begun and of which more are to come; 0 if none has."""
+        return self._reader.announced
 
     @property
     def in_flight(self) -> int:

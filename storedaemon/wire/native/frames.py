@@ -43,6 +43,12 @@ class FrameReader:
         """Bytes of a frame that has begun and has not ended."""
         return len(self._buffer)
 
+    @property
+    def announced(self) -> int:
+        """Bytes of that frame, with its prefix; as far as that has come."""
+        held = len(self._buffer)
+        return PREFIX.size + self._size_at(0) if held >= PREFIX.size else held
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take bytes; give each body that they complete.
 
