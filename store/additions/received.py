@@ -24,7 +24,6 @@ from store.nar.restore import Restorer
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SECOND = 1_000_000_000
 _BLOCK = 1 << 18
-_STEP = 1 << 24
 
 LinkDigests = tuple[tuple[tuple[bytes, ...], Digest], ...]
 
@@ -224,12 +223,9 @@ class _File(Addition):
         self._flat = BackgroundHasher(new_hasher(algorithm))
         self._archived: ArchivedFileHasher | None = None
         self._size = 0
-        self._announced = 0
-        self._allocated = 0
         self._fd = os.open(self.name, _CREATE, 0o444, dir_fd=incoming.fd)
 
     def _begin(self, size: int) -> None:
-        self._announced = size
         self._archived = ArchivedFileHasher(size, executable=False)
 
     def _write(self, data: memoryview) -> None:
@@ -238,22 +234,10 @@ class _File(Addition):
             self._archived.update(data)
         self._size += len(data)
         try:
-            self._allocate()
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError as error:
             raise _cannot_write(error) from error
-
-    def _allocate(self) -> None:
-        """Have the disk find room for a large file in large steps, which is faster.
-
-        Not for all of it at once: a size is only a claim until the bytes came. Nor for the
-        first bytes, which come on the event loop: a step takes milliseconds.
-        """
-        if self._size > max(self._allocated, _BLOCK) and self._announced >= _STEP:
-            step = min(max(self._size, self._allocated + _STEP), self._announced)
-            os.posix_fallocate(self._fd, self._allocated, step - self._allocated)
-            self._allocated = step
 
     def _complete(self) -> Received:
         if self._archived is None:
