@@ -10,10 +10,10 @@ Entry points: `OpenedBatches` for names, `BorrowedBatches` for descriptors of th
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from locker.channel import close_all
+from locker.channel import MAX_DESCRIPTORS, close_all
 
-BATCH = 128
-"""Files in one request; larger batches gain nothing."""
+BATCH = MAX_DESCRIPTORS
+"""Files in one request: each costs a trip to the locker."""
 
 _Name = TypeVar("_Name")
 

@@ -187,7 +187,10 @@ def _read_exactly(fd: int, size: int) -> bytes:
 
 
 def close_all(fds: Sequence[int]) -> None:
-    """Close descriptors that nobody will use."""
+    """Close descriptors that nobody will use, by one system call where they are in a row."""
+    if fds and len(set(fds)) == max(fds) - min(fds) + 1:
+        os.closerange(min(fds), max(fds) + 1)
+        return
     for fd in fds:
         os.close(fd)
 

@@ -24,6 +24,8 @@ from locker.filelock import is_stale, mark_stale, try_lock
 
 SUFFIX = ".lock"
 
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
 MAX_LOCAL = 16
 """Paths in one call that are locked in this process, which costs a descriptor each."""
 
@@ -34,9 +36,8 @@ def open_lock_file(path: str) -> int:
     Raises:
         LockError: It cannot be opened.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path + SUFFIX, flags, 0o600)
+        return os.open(path + SUFFIX, _CREATE, 0o600)
     except OSError as error:
         raise LockError(
             f"opening lock file `{path}{SUFFIX}': {error.strerror}", reason="lock-file"
