@@ -115,8 +115,7 @@ class Attempt:
                 await self.log.close()  # while the kernel takes the container apart
         else:
             await _follow_leader(watch, spawned)
-        if spawned.process.status is None:  # else to wait would cost a turn of the event loop
-            await watch.until(spawned.process.wait)
+        await watch.until(spawned.process.wait)
         return await spawned.process.wait()
 
     async def _end(self, spawned: SpawnedProcess, meter: Meter) -> None:
@@ -133,8 +132,7 @@ async def _certain_end(process: Process) -> ExitStatus:
     if process.status is None:
         with trio.CancelScope(shield=True):
             await process.wait()
-    assert process.status is not None
-    return process.status
+    return await process.wait()
 
 
 async def _follow_leader(watch: Watch, spawned: SpawnedProcess) -> None:

@@ -71,8 +71,12 @@ class Process:
         return self._status
 
     async def wait(self) -> ExitStatus:
-        """Wait until the process has ended; any number of tasks may wait, as often as they like."""
-        await self._ended.wait()
+        """Wait until the process has ended; any number of tasks may wait, as often as they like.
+
+        Where it has ended already this is no checkpoint, which would cost a pass of the loop.
+        """
+        if self._status is None:
+            await self._ended.wait()
         assert self._status is not None
         return self._status
 
