@@ -6,9 +6,9 @@ What it leaves on disk is for others to judge; here it only counts how it exited
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
@@ -28,27 +28,30 @@ from builder.watch import Limits, Watch
 from reaper.process import ExitStatus, Process
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
-    """What one run needs.
+    """One run, and what it needs.
 
     Attributes:
         job: For whom.
         container: What is run.
         network: What network is brought into it.
         store: The store, where the program may lie that brings it.
-        log: Where the output goes; None to keep none.
+        open_log: Creates the log, or gives None to keep none; called when the builder runs,
+            which it does meanwhile.
         limits: What the builder may do.
         meters: Measure it.
+        log: Where the output goes; the caller's to close.
     """
 
     job: Job
     container: Container
     network: Network
     store: str
-    log: LogFile | None
+    open_log: Callable[[], LogFile | None]
     limits: Limits
     meters: Meters
+    log: LogFile | None = field(default=None, init=False)
 
     async def run(self, spawner: Spawner) -> ExitStatus:
         """Run the builder to its end.
@@ -101,6 +104,7 @@ class Attempt:
 
     def _announce(self, pid: int) -> None:
         job = self.job
+        self.log = self.open_log()
         log_file = self.log.path if self.log else ""
         job.started = BuildStarted(job.path, job.derivation.system, log_file, pid)
         job.proceed(JobState.BUILDING)

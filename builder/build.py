@@ -270,9 +270,15 @@ class Builder:
 
     async def _attempt(self, job: Job, container: Container, network: Network) -> ExitStatus:
         """Run a container to its end, however that is."""
-        log = self.open_log(job)
-        store = self._shop.layout.store
-        attempt = Attempt(job, container, network, store, log, self.limits(job), self._shop.meters)
+        attempt = Attempt(
+            job,
+            container,
+            network,
+            self._shop.layout.store,
+            partial(self.open_log, job),
+            self.limits(job),
+            self._shop.meters,
+        )
         try:
             return await attempt.run(self._shop.spawner)
         except SpawnError as error:
@@ -280,8 +286,8 @@ class Builder:
                 raise _ViewRefusedError from error
             raise await self._spawn_failed(attempt, error) from error
         finally:
-            if log is not None:
-                await log.close()
+            if attempt.log is not None:
+                await attempt.log.close()
 
     def open_log(self, job: Job) -> LogFile | None:
         """Create the log file of a build; None if logs are not kept."""
