@@ -35,7 +35,7 @@ class Admission:
         slots: How many may run at once.
         machine: Looks at the machine.
         settings: What it must be like.
-        clock: Seconds of trio's clock.
+        clock: Seconds of a clock that does not jump.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Admission:
         slots: Slots,
         machine: MachineReader,
         settings: AdmissionSettings,
-        clock: Callable[[], float] = trio.current_time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slots = slots
         self._machine = machine

@@ -66,9 +66,9 @@ Key = StorePath | Substitute
 class Node:
     """Something to be made, and its place in the graph.
 
-    `inputs` are those nodes that are not done yet; `dependents` are the nodes
-    that have this one among their inputs. `outputs` are those wanted of a
-    derivation, none for all.
+    `path` is the derivation or the item. `inputs` are those nodes that are not done
+    yet; `dependents` are the nodes that have this one among their inputs. `outputs`
+    are those wanted of a derivation, none for all.
     """
 
     key: Key
@@ -81,11 +81,10 @@ class Node:
     dependents: set[Key] = field(default_factory=set)
     state: State = State.NEW
     failed_inputs: int = 0
+    path: StorePath = field(init=False)
 
-    @property
-    def path(self) -> StorePath:
-        """The derivation or the item."""
-        return path_of(self.key)
+    def __post_init__(self) -> None:
+        self.path = path_of(self.key)
 
 
 def path_of(key: Key) -> StorePath:

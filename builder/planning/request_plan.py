@@ -6,7 +6,7 @@ The planner fills it, the request acts on it. Entry point: `Plan`.
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from builder.errors import BuildError
 from builder.events import FailureKind
@@ -55,8 +55,7 @@ Obtain = Callable[[StorePath, Derivation], Awaitable[bool]]
 """Makes the output of a fixed derivation valid if its content is known; tells whether it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Something that a client wants.
 
     Attributes:

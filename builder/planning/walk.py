@@ -6,9 +6,10 @@ into the graph of a plan, or among the wishes that substituters are asked for.
 Entry point: `Walk.follow`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import NamedTuple
 
 import trio
 
@@ -38,8 +39,7 @@ CHECKS_IN_A_ROW = 256
 """Items looked up between two checkpoints: about a millisecond."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Something to look at, and the derivation that needs it, if one does."""
 
     target: Target
@@ -157,7 +157,7 @@ class Walk:
 
     def _missing(self, derivation: Derivation, names: frozenset[str]) -> frozenset[StorePath]:
         is_valid = self.database.is_valid
-        return frozenset(path for path in _outputs(derivation, names) if not is_valid(path))
+        return frozenset([path for path in _outputs(derivation, names) if not is_valid(path)])
 
     async def _absent(self, paths: Iterable[StorePath]) -> list[StorePath]:
         """Return the items that are not valid, of however many, without holding up others."""
@@ -260,9 +260,11 @@ class Walk:
         self.plan.problems[path] = BuildError(message, FailureKind.MISC)
 
 
-def _outputs(derivation: Derivation, names: frozenset[str]) -> list[StorePath]:
+def _outputs(derivation: Derivation, names: frozenset[str]) -> Sequence[StorePath]:
+    if not names:
+        return derivation.output_paths
     paths = zip(derivation.outputs, derivation.output_paths, strict=True)
-    return [path for name, path in paths if not names or name in names]
+    return [path for name, path in paths if name in names]
 
 
 def inputs_of(path: StorePath, derivation: Derivation, mode: BuildMode) -> list[Step]:

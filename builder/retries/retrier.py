@@ -8,6 +8,7 @@ Entry point: `Retrier`.
 """
 
 import os
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -152,7 +153,7 @@ class Retrier:
                 name=job.name,
                 number=job.attempt,
                 started=admitted.started,
-                seconds=trio.current_time() - admitted.clock,
+                seconds=time.monotonic() - admitted.clock,
                 cause=cause,
                 detail=detail,
                 quiet=job.quiet,

@@ -85,7 +85,7 @@ class Admitted(NamedTuple):
     Attributes:
         slot: The slot that it has.
         started: When, in seconds since 1970.
-        clock: When, on trio's clock.
+        clock: When, as `time.monotonic` counts.
         machine: What the machine was like.
         ended: To be called when no builder is to run for it any more.
     """

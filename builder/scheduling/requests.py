@@ -106,10 +106,11 @@ class Request:
         """React to the end of a job that this request wants."""
         if job in self._made:
             self._made.remove(job)
+            self._close_if_over()
         else:
             self._jobs.discard(job)
             self._conclude(job)
-        self._go_on()
+            self._go_on()
 
     def _conclude(self, job: AnyJob) -> None:
         graph = self._expect_plan().graph
@@ -168,6 +169,9 @@ class Request:
             self._jobs.add(self.start(self, node))
         if plan.is_open and self._growth is None:
             self._grow(plan)
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
         if not (self._jobs or self._made or self._growth):
             self.queue.close()
 
