@@ -38,10 +38,20 @@ def _size(event: LogEvent) -> int:
     return _PROGRESS_SIZE if isinstance(event, SubstituteProgress) else len(event.data)
 
 
-class EventQueue:
-    """The events that one request has not been told yet."""
+TellNow = Callable[[BuildEvent], bool]
+"""Tells of an event if that needs no waiting, and says whether it did; raises nothing."""
 
-    def __init__(self) -> None:
+
+class EventQueue:
+    """The events that one request has not been told yet.
+
+    Args:
+        tell_now: Asked while whoever reads the queue waits for an event, which spares a
+            pass of the loop; what it has told does not enter the queue.
+    """
+
+    def __init__(self, tell_now: TellNow | None = None) -> None:
+        self._tell_now = tell_now
         self._events: deque[BuildEvent] = deque()
         self._log_size = 0
         self._left_out = 0
@@ -58,12 +68,15 @@ class EventQueue:
         """Add an event, whatever the queue holds."""
         if self._closed:
             return
+        reader_waits = bool(self._filled)
+        if reader_waits and self._tell_now is not None and self._tell_now(event):
+            return
         if isinstance(event, _LOG_EVENTS):
             if isinstance(event, BuildLog):
                 self._confess()
             self._log_size += _size(event)
         self._events.append(event)
-        if self._filled:
+        if reader_waits:
             self._filled.unpark()
 
     def offer(self, event: LogEvent) -> None:

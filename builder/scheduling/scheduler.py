@@ -23,6 +23,7 @@ from builder.options import BuildMode, BuildOptions, Client
 from builder.planning.graph import REVISITED, Node, turn
 from builder.planning.planner import Planner
 from builder.planning.request_plan import Ask, Inspection, Obtain, Plan, Roots, Target, parse_target
+from builder.scheduling.audience import EventQueue, TellNow
 from builder.scheduling.impatience import Impatience
 from builder.scheduling.jobs import AnyJob, Download, Job, JobKey, JobView, view
 from builder.scheduling.requests import Request
@@ -152,6 +153,7 @@ class Scheduler:
         client: Client,
         roots: Roots,
         events: Callable[[BuildEvent], Awaitable[None]],
+        tell_now: TellNow | None = None,
     ) -> BuildReport:
         """Have targets built or substituted, and return when all of them are valid.
 
@@ -164,13 +166,15 @@ class Scheduler:
             client: For whom.
             roots: Keeps what is built, and what it needs, for as long as the client is there.
             events: Awaited with each event, in order. What it raises ends the request.
+            tell_now: Called instead while nothing waits to be told, and followed by
+                `events` where it gives False.
 
         Raises:
             BuildError: Some targets could not be had; the status is that of the
                 gravest failure, as Guix's clients expect it.
         """
         wanted = [parse_target(text, self._directory) for text in targets]
-        return await self._fulfil(wanted, options, client, roots, events)
+        return await self._fulfil(wanted, options, client, roots, events, tell_now)
 
     async def substitute(
         self,
@@ -191,8 +195,9 @@ class Scheduler:
         client: Client,
         roots: Roots,
         events: Callable[[BuildEvent], Awaitable[None]],
+        tell_now: TellNow | None = None,
     ) -> BuildReport:
-        request = Request(client, options, self._start, self._grow)
+        request = Request(client, options, self._start, self._grow, EventQueue(tell_now))
         self._requests.add(request)
         try:
             with self._realiser.wanting(options):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from builder.errors import BuildError
 from builder.events import BuildEvent
 from builder.options import BuildMode, BuildOptions
+from builder.scheduling.audience import TellNow
 from builder.scheduling.scheduler import BuildReport
 from store.errors import StoreError
 from storedaemon.operations.paths import entry
@@ -21,6 +22,7 @@ async def build_paths(
     targets: Sequence[str],
     mode: BuildMode,
     events: Events,
+    tell_now: TellNow | None = None,
 ) -> BuildReport:
     """Have derivations built, and wait until all their outputs are valid.
 
@@ -30,13 +32,16 @@ async def build_paths(
         targets: Derivations, perhaps with ``!OUTPUT,…`` after them, or items.
         mode: Whether to build, to repair, or to build again and compare.
         events: Awaited with each event, in order.
+        tell_now: Called first where the event may be told at once, see `EventQueue`.
 
     Raises:
         BuildError: Something could not be built.
         StoreError: Repairing needs trust (reason ``not-privileged``).
     """
     options = options_for(services, session, mode)
-    return await services.scheduler.build(targets, options, session.client, session.roots, events)
+    return await services.scheduler.build(
+        targets, options, session.client, session.roots, events, tell_now
+    )
 
 
 def options_for(services: Services, session: Session, mode: BuildMode) -> BuildOptions:

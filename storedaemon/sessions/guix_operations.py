@@ -38,6 +38,9 @@ class Tell(Protocol):
     async def __call__(self, *events: BuildEvent) -> None:
         """Show them, as far as the client wants to see them."""
 
+    def at_once(self, event: BuildEvent) -> bool:
+        """Show one without waiting; where this gives False, the next call has to show it."""
+
 
 Handler = Callable[[Services, Session, Any, Tell], Awaitable[m.Reply]]
 
@@ -84,8 +87,11 @@ async def build_paths(
             differing.append(event.message)
         await tell(event)
 
+    def tell_now(event: BuildEvent) -> bool:
+        return not isinstance(event, BuildFailed) and tell.at_once(event)
+
     try:
-        await builds.build_paths(services, session, asked.paths, asked.mode, listen)
+        await builds.build_paths(services, session, asked.paths, asked.mode, listen, tell_now)
     except BuildError as error:
         if differing:
             raise BuildError(differing[0], FailureKind.NOT_DETERMINISTIC) from error

@@ -10,17 +10,17 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from builder.events import BuildEvent
 from storedaemon.request_memory import Share
 from storedaemon.services import Services
 from storedaemon.session import Session
 from storedaemon.sessions.guix_additions import add_to_store
 from storedaemon.sessions.guix_exports import export_path, import_paths
 from storedaemon.sessions.guix_operations import HANDLERS, LONG
-from storedaemon.sessions.guix_output import Audience, render
+from storedaemon.sessions.guix_output import Audience
+from storedaemon.sessions.guix_telling import Teller
 from storedaemon.sessions.hangups import ends_at_hang_up
 from storedaemon.sessions.receiver import Receiver
-from storedaemon.sessions.sockets import ClientGoneError, send
+from storedaemon.sessions.sockets import ClientGoneError
 from storedaemon.wire import messages as m
 from storedaemon.wire.session import GuixSession
 
@@ -52,7 +52,7 @@ class Work:
         self._services = services
         self._session = session
         self._memory = memory
-        self._audience = Audience()
+        self._tell = Teller(sock, wire.log)
         self._special: dict[type[Any], Callable[[Any], Awaitable[m.Reply]]] = {
             m.AddToStore: self._add,
             m.ExportPath: self._export,
@@ -71,7 +71,7 @@ class Work:
     def tell_as(self, options: m.SetOptions) -> None:
         """Tell the client from now on what it wants to be told."""
         multiplexed = self._session.options.multiplexed_build_output
-        self._audience = Audience.of(options, multiplexed=multiplexed)
+        self._tell.audience = Audience.of(options, multiplexed=multiplexed)
 
     def perform(self, request: m.Request) -> Awaitable[m.Reply]:
         """Do what a request asks.
@@ -119,10 +119,3 @@ class Work:
         if reply is None:
             raise ClientGoneError(f"it hung up during {self._session.operation}")
         return reply
-
-    async def _tell(self, *events: BuildEvent) -> None:
-        frames = [
-            self._wire.log(text) for event in events for text in render(event, self._audience)
-        ]
-        if frames:
-            await send(self._sock, b"".join(frames))

@@ -69,3 +69,34 @@ async def test_among_several_followers_the_slow_one_loses_output_and_is_told(pat
     assert isinstance(said, Message)
     assert str(2 * LOG_BOUND) in said.text
     assert log == piece
+
+
+async def test_who_waits_for_events_is_told_at_once_and_in_order():
+    """What cannot be told without waiting enters the queue, and all that comes after it."""
+    at_once, later = list[BuildEvent](), list[BuildEvent]()
+    able = True
+
+    def tell_now(event: BuildEvent) -> bool:
+        if able:
+            at_once.append(event)
+        return able
+
+    events = [Message(letter) for letter in "abcd"]
+    queue = EventQueue(tell_now)
+    queue.put(events[0])
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            async for event in queue:
+                later.append(event)
+
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        queue.put(events[1])
+        able = False
+        queue.put(events[2])
+        able = True
+        queue.put(events[3])
+        queue.close()
+    assert at_once == [events[1]]
+    assert later == [events[0], *events[2:]]
