@@ -186,6 +186,8 @@ class AnyJob:
         """Say that what the job makes is valid: what needs it begins before the job tidies up."""
         self.made = True
         if self.on_made():
+            # Trio takes the tasks of a pass in any order; what begins now comes before the second.
+            await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.cancel_shielded_checkpoint()
 
 
