@@ -3,16 +3,18 @@
 
 They are the members of a group. Whoever uses one holds an exclusive lock on
 ``userpool/UID`` under the state directory, as the C++ daemon does, so that both
-daemons can share a group. A user that was taken stays ours until no build has
-run for a while: then nobody else can have started processes under it since, and
-nothing needs to be killed before each build.
+daemons can share a group. Daemons with other state directories do not see that lock,
+and ending a user's processes would end their builds; so there is a second one in a
+place that all daemons of the machine have in common. A user that was taken stays ours
+until no build has run for a while: then nobody else can have started processes under
+it since, and nothing needs to be killed before each build.
 """
 
 import grp
 import os
 import pwd
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +24,9 @@ from builder.brackets import AsyncBracket
 from builder.errors import BuildError
 from builder.events import FailureKind
 from store.filelocks import LockMode, open_lock_file, try_lock
+
+MACHINE_POOL = "/run/storedaemon/userpool"
+"""Where lock files lie that all daemons of a machine see."""
 
 
 class BuildUser(NamedTuple):
@@ -66,7 +71,7 @@ class BuildUsers:
 
     Args:
         group: The name of the build-users group.
-        lock_directory: Where the lock files lie; made when it is absent.
+        lock_directories: Where each user has a lock file; made when they are absent.
         kill_processes: Ends every process of a user; awaited before the first
             build that runs as it.
     """
@@ -74,14 +79,14 @@ class BuildUsers:
     def __init__(
         self,
         group: str,
-        lock_directory: str,
+        lock_directories: Sequence[str],
         kill_processes: Callable[[BuildUser], Awaitable[None]],
     ) -> None:
         self._group = group
-        self._lock_directory = lock_directory
+        self._lock_directories = lock_directories
         self._kill_processes = kill_processes
-        self._idle: dict[BuildUser, int] = {}
-        self._busy: dict[BuildUser, int] = {}
+        self._idle: dict[BuildUser, ExitStack] = {}
+        self._busy: dict[BuildUser, ExitStack] = {}
         self._returned = trio.lowlevel.ParkingLot()
 
     def borrow(self, waiting: Callable[[int], None]) -> AbstractAsyncContextManager[BuildUser]:
@@ -96,27 +101,13 @@ class BuildUsers:
         return AsyncBracket(partial(self._lend, waiting), self._take_back)
 
     async def _lend(self, waiting: Callable[[int], None]) -> BuildUser:
-        user, lock = await self._take(waiting)
-        self._busy[user] = lock
-        return user
-
-    def _take_back(self, user: BuildUser) -> None:
-        self._idle[user] = self._busy.pop(user)
-        self._returned.unpark()
-
-    def release_idle(self) -> None:
-        """Let other daemons have the users that no build of ours runs as."""
-        while self._idle:
-            _, lock = self._idle.popitem()
-            os.close(lock)
-
-    async def _take(self, waiting: Callable[[int], None]) -> tuple[BuildUser, int]:
         while True:
             if self._idle:
-                return self._idle.popitem()
-            claimed = self._claim()
-            if claimed is not None:
-                return await self._emptied(*claimed)
+                user, self._busy[user] = self._idle.popitem()
+                return user
+            if (claimed := self._claim()) is not None:
+                await self._empty(claimed)
+                return claimed
             if not self._busy:
                 raise BuildError(
                     "all build users are currently in use; consider creating additional "
@@ -126,20 +117,43 @@ class BuildUsers:
             waiting(len(self._busy))
             await self._returned.park()
 
-    def _claim(self) -> tuple[BuildUser, int] | None:
-        os.makedirs(self._lock_directory, exist_ok=True)
+    def _take_back(self, user: BuildUser) -> None:
+        self._idle[user] = self._busy.pop(user)
+        self._returned.unpark()
+
+    def release_idle(self) -> None:
+        """Let other daemons have the users that no build of ours runs as."""
+        while self._idle:
+            _, locks = self._idle.popitem()
+            locks.close()
+
+    def _claim(self) -> BuildUser | None:
+        for directory in self._lock_directories:
+            try:
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise BuildError(
+                    f"cannot make `{directory}' for locks of build users: {error.strerror}"
+                ) from error
         for user in members(self._group):
-            if user not in self._busy:
-                lock = open_lock_file(f"{self._lock_directory}/{user.uid}")
-                if try_lock(lock, LockMode.EXCLUSIVE):
-                    return user, lock
-                os.close(lock)
+            if user not in self._busy and (locks := self._lock(user)) is not None:
+                self._busy[user] = locks
+                return user
         return None
 
-    async def _emptied(self, user: BuildUser, lock: int) -> tuple[BuildUser, int]:
+    def _lock(self, user: BuildUser) -> ExitStack | None:
+        with ExitStack() as locks:
+            for directory in self._lock_directories:
+                lock = open_lock_file(f"{directory}/{user.uid}")
+                locks.callback(os.close, lock)
+                if not try_lock(lock, LockMode.EXCLUSIVE):
+                    return None
+            return locks.pop_all()
+
+    async def _empty(self, user: BuildUser) -> None:
         try:
             await self._kill_processes(user)
         except BaseException:
-            os.close(lock)
+            self._busy.pop(user).close()
+            self._returned.unpark()
             raise
-        return user, lock

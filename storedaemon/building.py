@@ -46,7 +46,7 @@ from builder.scheduling.scheduler import Scheduler
 from builder.spawner.client import Spawner
 from builder.substitution.substituter import Substituter
 from builder.toolkit import find_toolkit, usable_guix
-from builder.users import BuildUsers
+from builder.users import MACHINE_POOL, BuildUsers
 from builder.workshop import Workshop
 from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
@@ -285,7 +285,8 @@ def _users(materials: Materials) -> BuildUsers | None:
     group = materials.settings.build_users_group
     if not group or os.geteuid() != 0:
         return None
-    return BuildUsers(group, materials.layout.user_pool, partial(end_processes, materials.monitor))
+    pools = (materials.layout.user_pool, MACHINE_POOL)
+    return BuildUsers(group, pools, partial(end_processes, materials.monitor))
 
 
 def _host(materials: Materials) -> Host:
