@@ -115,6 +115,6 @@ async def test_a_user_that_cannot_be_emptied_is_free_again(
 async def test_a_place_that_cannot_be_made_is_named(tmp_path: Path, make: Make):
     """Such as one below what a service may not write to."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(BuildError, match="cannot make `.*/file/machine' for locks"):
+    with pytest.raises(BuildError, match=r"cannot make `.*/file/machine' for locks"):
         async with make("file/machine").borrow(never):
             pass
