@@ -24,7 +24,7 @@ from store.errors import DatabaseError
 from store.hashes import Digest
 from store.layout import Layout
 from store.paths import StorePath
-from store.side_file import connect, writing
+from store.side_file import opened, writing
 from store.tally import CacheStatistics, Tally
 
 _TABLE = """
@@ -85,18 +85,15 @@ class ContentIndex:
             DatabaseError: The file is damaged; it may be deleted.
         """
         path = layout.index_file
-        writer = await trio.to_thread.run_sync(connect, path, _TABLE)
-        reader = await trio.to_thread.run_sync(connect, path, _TABLE)
-        links = ContentLinks(layout)
-        await trio.to_thread.run_sync(links.make)
-        index = cls(reader, writer, links)
-        try:
-            yield index
-        finally:
-            with trio.CancelScope(shield=True):
-                await index.flush()
-                await trio.to_thread.run_sync(reader.close)
-                await trio.to_thread.run_sync(writer.close)
+        async with opened(path, _TABLE) as writer, opened(path, _TABLE) as reader:
+            links = ContentLinks(layout)
+            await trio.to_thread.run_sync(links.make)
+            index = cls(reader, writer, links)
+            try:
+                yield index
+            finally:
+                with trio.CancelScope(shield=True):
+                    await index.flush()
 
     @property
     def failure(self) -> str | None:

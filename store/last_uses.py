@@ -20,7 +20,7 @@ import trio
 from store.errors import DatabaseError
 from store.layout import Layout
 from store.paths import StorePath
-from store.side_file import connect, writing
+from store.side_file import opened, writing
 from store.tally import CacheStatistics, Tally
 
 _TABLE = """
@@ -60,14 +60,13 @@ class LastUses:
         Raises:
             DatabaseError: The file is damaged; it may be deleted.
         """
-        writer = await trio.to_thread.run_sync(connect, layout.index_file, _TABLE)
-        uses = cls(layout.index_file, writer)
-        try:
-            yield uses
-        finally:
-            with trio.CancelScope(shield=True):
-                await uses.flush()
-                await trio.to_thread.run_sync(writer.close)
+        async with opened(layout.index_file, _TABLE) as writer:
+            uses = cls(layout.index_file, writer)
+            try:
+                yield uses
+            finally:
+                with trio.CancelScope(shield=True):
+                    await uses.flush()
 
     async def run(self) -> None:
         """Write what was recorded, once in a while, until cancelled."""

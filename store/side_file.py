@@ -2,13 +2,14 @@
 """Our own SQLite file beside the shared database, which the C++ daemon does not know.
 
 It holds hints and records that builds can do without: each kind has a table of its
-own, and is bounded. Entry points: `connect`, `writing`.
+own, and is bounded. Entry points: `opened`, `connect`, `writing`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import apsw
+import trio
 
 from store.database.connection import translated_errors
 from store.errors import DatabaseError
@@ -34,6 +35,21 @@ def connect(path: str, schema: str) -> apsw.Connection:
             connection.execute(f"pragma {pragma}").fetchall()
         connection.execute(schema).fetchall()
     return connection
+
+
+@asynccontextmanager
+async def opened(path: str, schema: str) -> AsyncIterator[apsw.Connection]:
+    """Have a connection as long as the context lasts; threads open and close it.
+
+    Raises:
+        DatabaseError: The file is damaged; it may be deleted.
+    """
+    connection = await trio.to_thread.run_sync(connect, path, schema)
+    try:
+        yield connection
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(connection.close)
 
 
 @contextmanager

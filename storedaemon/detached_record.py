@@ -19,7 +19,7 @@ import trio
 from builder.options import BuildMode
 from store.errors import DatabaseError
 from store.layout import Layout
-from store.side_file import connect, writing
+from store.side_file import opened, writing
 from storedaemon.session_options import SessionOptions
 
 _TABLE = """
@@ -76,14 +76,8 @@ class DetachedRecord:
         Raises:
             DatabaseError: The file is damaged; it may be deleted.
         """
-        connection = await trio.to_thread.run_sync(connect, layout.index_file, _TABLE)
-        record = cls(connection)
-        try:
-            yield record
-        finally:
-            with trio.CancelScope(shield=True):
-                async with record._lock:
-                    await trio.to_thread.run_sync(connection.close)
+        async with opened(layout.index_file, _TABLE) as connection:
+            yield cls(connection)
 
     async def add(self, wanted: Wanted) -> None:
         """Remember a build; written when this returns, whoever is cancelled."""

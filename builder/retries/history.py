@@ -18,7 +18,7 @@ from builder.retries.policy import Cause, Quiet, quiet_to_begin_with
 from builder.retries.records import Attempt, Flaky
 from store.layout import Layout
 from store.paths import StorePath
-from store.side_file import connect
+from store.side_file import opened
 
 _COLUMNS = ", ".join(Attempt._fields)
 _MARKS = ", ".join("?" for _ in Attempt._fields)
@@ -84,17 +84,15 @@ class History:
         Raises:
             DatabaseError: The file is damaged; it may be deleted.
         """
-        writer = await trio.to_thread.run_sync(connect, layout.index_file, _TABLE)
-        reader = await trio.to_thread.run_sync(connect, layout.index_file, _TABLE)
-        names = await trio.to_thread.run_sync(_query, reader, _NEEDED_QUIET, ())
-        history = cls(reader, writer, {str(name) for (name,) in names})
-        try:
-            yield history
-        finally:
-            with trio.CancelScope(shield=True):
-                await history.flush()
-                await trio.to_thread.run_sync(reader.close)
-                await trio.to_thread.run_sync(writer.close)
+        path = layout.index_file
+        async with opened(path, _TABLE) as writer, opened(path, _TABLE) as reader:
+            names = await trio.to_thread.run_sync(_query, reader, _NEEDED_QUIET, ())
+            history = cls(reader, writer, {str(name) for (name,) in names})
+            try:
+                yield history
+            finally:
+                with trio.CancelScope(shield=True):
+                    await history.flush()
 
     async def run(self) -> None:
         """Write what was recorded whenever enough came together, until cancelled."""

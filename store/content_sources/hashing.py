@@ -21,8 +21,6 @@ from store.syscalls import (
     openat2,
 )
 
-"""How everything on a medium is opened."""
-
 LARGEST = 1 << 36
 """Bytes of the largest file that is hashed; a sparse one can pretend to any size."""
 
