@@ -12,10 +12,27 @@ from store.errors import InvalidHashError
 
 ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz"
 
-# Ten bits, so two digits, are converted at a time.
-_PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
 _DIGITS = re.compile(f"[{ALPHABET}]*")
+_FROM_VALUES = ALPHABET.encode().ljust(256)
 _TO_PYTHON = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+
+
+# So many bytes are 32 digits, and no bit more.
+_WHOLE = 20
+
+
+def _spread(half: int) -> tuple[int, int]:
+    """Say how to move digits apart that stand at five bits each, twice `half` of them at a time.
+
+    Returns:
+        A mask of the upper halves, and what to add them times, so that each begins
+        `half` bytes above the lower one.
+    """
+    upper = ((1 << 5 * half) - 1) << 5 * half
+    return sum(upper << 8 * at for at in range(0, 32, 2 * half)), (1 << 3 * half) - 1
+
+
+_SPREADS = tuple(map(_spread, (16, 8, 4, 2, 1)))
 
 
 def encoded_length(size: int) -> int:
@@ -32,11 +49,13 @@ def encode(data: bytes) -> str:
     Returns:
         ``encoded_length(len(data))`` digits.
     """
-    digits = encoded_length(len(data))
+    if len(data) > _WHOLE:
+        return encode(data[_WHOLE:]) + encode(data[:_WHOLE])
     number = int.from_bytes(data, "little")
-    shifts = range((digits + 1) // 2 * 10 - 10, -1, -10)
-    pairs = [_PAIRS[number >> shift & 1023] for shift in shifts]
-    return "".join(pairs)[-digits:] if digits else ""
+    for mask, times in _SPREADS:
+        number += (number & mask) * times
+    # Every byte has the value of one digit now.
+    return number.to_bytes(encoded_length(len(data)), "big").translate(_FROM_VALUES).decode()
 
 
 def decode(text: str) -> bytes:

@@ -28,7 +28,7 @@ SO_PEEK_OFF = 42
 SMALL = 2048
 """Bytes that are looked at; a longer message is taken out at once, and copied once."""
 
-MOST_LEFT = 4096
+MOST_LEFT = 8192
 """Bytes that may be left in the socket; they count against what the client may send ahead."""
 
 AWAKE_SECONDS = 60e-6
