@@ -118,6 +118,18 @@ def chain(path: "MakePath", derivation: "MakeDerivation") -> dict[StorePath, Der
     }
 
 
+def links(
+    number: int, path: "MakePath", derivation: "MakeDerivation"
+) -> dict[StorePath, Derivation]:
+    """Return derivations of which each needs the one before."""
+    names = [f"link{each}" for each in range(number)]
+    inputs = [[], *([name] for name in names)]
+    return {
+        path(f"{name}.drv"): derivation(name, inputs=needed)
+        for name, needed in zip(names, inputs, strict=False)
+    }
+
+
 async def test_inputs_are_built_first(chain: dict[StorePath, Derivation], path: "MakePath"):
     """The program starts when the library has ended."""
     async with running(chain) as world, trio.open_nursery() as nursery:
@@ -281,12 +293,7 @@ async def test_jobs_that_wait_for_nothing_let_others_run(
     path: "MakePath", derivation: "MakeDerivation", monkeypatch: pytest.MonkeyPatch
 ):
     """A chain of builds that turn out to be done already does not keep the loop."""
-    names = [f"link{number}" for number in range(50)]
-    inputs = [[], *([name] for name in names)]
-    chain = {
-        path(f"{name}.drv"): derivation(name, inputs=needed)
-        for name, needed in zip(names, inputs, strict=False)
-    }
+    chain = links(50, path, derivation)
     async with running(chain) as world:
         turns = 0
 
@@ -325,6 +332,27 @@ async def test_what_needs_a_build_begins_before_that_has_tidied_up(
             world.bench.end(lib)
         assert world.bench.started == [lib, app]
         assert world.scheduler.snapshot() == []
+
+
+async def test_what_needs_a_build_has_begun_when_that_tidies_up(
+    path: "MakePath", derivation: "MakeDerivation", monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever the order in which the loop takes up tasks."""
+    chain = links(20, path, derivation)
+    begun: list[StorePath] = []
+    tidied: dict[StorePath, int] = {}
+
+    async def realise(job: Job) -> None:
+        begun.append(job.path)
+        await trio.lowlevel.checkpoint()
+        await job.hand_over()
+        tidied[job.path] = len(begun)
+
+    async with running(chain) as world:
+        monkeypatch.setattr(world.bench, "realise", realise)
+        await world.build(1, path("link19.drv"))
+    assert begun == list(chain)
+    assert list(tidied.values())[:-1] == list(range(2, 21))
 
 
 async def test_a_fault_while_tidying_up_is_nobodys_failure(
