@@ -20,7 +20,7 @@ from builder.admission.slots import Slot, Slots
 from builder.brackets import AsyncBracket
 from builder.retries.policy import Quiet, limit
 from builder.scheduling.jobs import Admitted, Job, JobState
-from builder.scheduling.waiting import running_builds, slot_holders
+from builder.scheduling.waiting import Holder, running_builds, slot_holders
 
 SETTLING = 30.0
 """Seconds after which a build that is not measured is taken to have the memory it needs."""
@@ -52,6 +52,8 @@ class Admission:
         self._running: dict[Slot, Job] = {}
         self._sealing: set[Slot] = set()
         self._changed = trio.Event()
+        self._explained: list[tuple[Slot, str]] = []
+        self._explanation = running_builds(())
 
     def admitted(self, job: Job) -> AbstractAsyncContextManager[Slot]:
         """Wait until a build may start, and have it counted as running inside."""
@@ -97,15 +99,25 @@ class Admission:
         return slot
 
     def _explain(self, job: Job) -> None:
-        reason, holders = running_builds(self.slots.holders)
+        reason, holders = self._reason()
         if job.quiet is Quiet.USUAL:
             job.wait(JobState.WAITING_FOR_SLOT, "build slot", reason, holders)
         else:
             wish = "to be alone" if job.quiet is Quiet.ALONE else "half the slots to be free"
             job.wait(JobState.WAITING_FOR_QUIET, wish, reason, holders)
 
+    def _reason(self) -> tuple[str, tuple[Holder, ...]]:
+        """Say what holds the slots; thousands may begin to wait for the same few builds."""
+        slots = self.slots.holders
+        explained = [(slot, slot.claim.user) for slot in slots]
+        if explained != self._explained:
+            self._explained, self._explanation = explained, running_builds(slots)
+        return self._explanation
+
     async def _wait_for_slot(self, job: Job, most: int | None) -> Slot:
         """Wait for a slot; where quiet is wished for, a quiet machine will do as well."""
+        if most is None:
+            return await self.slots.acquire(job.claim)
         retries = job.options.retries
         patience = trio.current_time() + retries.patience
         while most is not None and trio.current_time() < patience:

@@ -15,8 +15,9 @@ Entry points: `Claim`, `Slots`.
 
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
 import trio
@@ -197,9 +198,7 @@ class Slots:
             return None
         return self._take(claim, _first_asker(claim), limit)
 
-    async def acquire(
-        self, claim: Claim, limit: int | None = None, patience: float = float("inf")
-    ) -> Slot:
+    async def acquire(self, claim: Claim, limit: int | None = None, patience: float = inf) -> Slot:
         """Wait for a slot in the queues of all who want it.
 
         Always a checkpoint; a cancelled wait takes no slot.
@@ -221,10 +220,12 @@ class Slots:
         # A resize may have left slots free that only a waiter makes visible.
         self._grant()
         try:
-            with trio.move_on_after(patience):
-                await waiter.granted.wait()
+            if patience < inf:
+                with trio.move_on_after(patience):
+                    await waiter.granted.wait()
+                if waiter.slot is None:
+                    self._urgent.append(waiter)
             if waiter.slot is None:
-                self._urgent.append(waiter)
                 await waiter.granted.wait()
         except trio.Cancelled:
             self._withdraw(waiter)
@@ -291,12 +292,17 @@ class Slots:
         if self._urgent:
             first = self._urgent[0]
             return (_first_asker(first.claim), first) if self._has_room(first.limit) else None
-        for user in in_turn(self._capacity, self._standings()):
+        for user in self._users_in_turn():
             share = self._shares[user]
             for session, waiter in share.in_order():
                 if waiter.limit is None or self._has_room(waiter.limit):
                     return Asker(user, session, share.weight), waiter
         return None
+
+    def _users_in_turn(self) -> Iterable[Hashable]:
+        if len(self._shares) == 1:
+            return self._shares
+        return in_turn(self._capacity, self._standings())
 
     def _standings(self) -> dict[Hashable, Standing]:
         held = self._held

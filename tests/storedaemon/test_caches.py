@@ -40,7 +40,8 @@ ELSEWHERE = {"database-statements", "database-pages", "content-sources", "inspec
 
 # Requests, builds, helpers' questions and sessions that go on, and what these hold.
 UNDER_WAY = {
-    "Admission": {"_running", "_sealing"},
+    # Who had the slots when somebody had to wait for one last, among others.
+    "Admission": {"_explained", "_running", "_sealing"},
     "Cleaner": {"_discarded"},
     "Connections": {"_idle"},  # as many as may be lent at once
     "ContentSources": {"_scanners"},
