@@ -5,7 +5,7 @@
     messages.py    what travels between both, imported by both
     main.py        the spawner's loop
     script.py      a description, translated into what is quick to execute
-    room.py        namespaces made in advance, for what any container begins with
+    room.py        namespaces made in advance, without anything of the host's
     clone.py       clone3: a child that is the daemon's
     child.py       what happens between namespaces and exec, step by step
     calls.py       the last steps, a list of system calls

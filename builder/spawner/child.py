@@ -11,7 +11,7 @@ Entry points: `Setup`; `run` for a process that must not return to the spawner's
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -19,19 +19,30 @@ from builder.spawner import identity, mounts, network, program, root
 from builder.spawner.calls import Call, Channels, mount_procs, perform, plan
 from builder.spawner.kit import Kit
 from builder.spawner.messages import STATUS_CODEC, SetupFailure
+from builder.spawner.room import Home
 from builder.spawner.script import Script, Step
 from builder.spawner.syscalls import setdomainname, sethostname
 from builder.spawner.terminal import open_terminal
 
+_FETCHED_AT_ONCE = 64  # steps for which things of the host are open at a time
+
 
 class Setup:
-    """The setting up of one container; `step` is the one that is going on."""
+    """The setting up of one container; `step` is the one that is going on.
 
-    def __init__(self, kit: Kit, script: Script) -> None:
+    Args:
+        kit: What was prepared.
+        script: The container.
+        home: What leads into the room where it is set up, and back to the host; None where
+            this process sees both.
+    """
+
+    def __init__(self, kit: Kit, script: Script, home: Home | None = None) -> None:
         self.step = "clone"
         self._operation: int | None = None
         self._kit = kit
         self._script = script
+        self._home = home
         self._root = -1
         self._workshop: mounts.Workshop | None = None
 
@@ -69,12 +80,25 @@ class Setup:
         sethostname(groundwork.host_name, len(groundwork.host_name))
         setdomainname(groundwork.domain_name, len(groundwork.domain_name))
         self.step = "root"
-        self._root = root.place_root(groundwork.root)
-        self._workshop = mounts.Workshop(self._root, self._kit.devices)
+        self._root = self._place_root(groundwork.root)
+        self._workshop = mounts.Workshop(self._root, self._kit.proc, self._kit.devices)
         self._execute(self._workshop, groundwork.steps)
 
+    def _place_root(self, path: bytes | None) -> int:
+        if self._home is None:
+            place = root.open_root(path)
+            root.place_root(place)
+            return place
+        if path is not None:
+            self._home.step_out()
+        place = root.open_root(path)
+        self._home.step_in()
+        root.place_root(place)
+        root.stand_on(place)
+        return place
+
     def furnish(self) -> None:
-        """Make what is in the root, but for proc, and enter it."""
+        """Make what is in the root, but for proc."""
         script = self._script
         if self._workshop is None:
             self.lay_groundwork()
@@ -86,8 +110,14 @@ class Setup:
             workshop.make_place(parent, name)
         self._operation = None
         workshop.close()
+        self.step = "root"
+        os.fchdir(self._root)
+        os.chmod(".", script.root_mode)
+
+    def enter_root(self) -> None:
+        """Make the root that of the mount namespace, too, with the host's still there."""
         self.step = "enter-root"
-        root.enter_root(self._root, script.root_mode)
+        root.enter_root(self._root)
 
     def announce(self, gate: int) -> None:
         """Tell that the network can be brought."""
@@ -106,12 +136,24 @@ class Setup:
         if not self._script.loopback:
             network.route_loopback(self._kit.proc)
 
-    def _execute(self, workshop: mounts.Workshop, steps: tuple[Step, ...]) -> None:
+    def _execute(self, workshop: mounts.Workshop, steps: Sequence[Step]) -> None:
         self.step = "operation"
+        for at in range(0, len(steps), _FETCHED_AT_ONCE):
+            some = steps[at : at + _FETCHED_AT_ONCE]
+            self._fetch(workshop, [step for step in some if workshop.must_fetch(step)])
+            if self._home is not None:
+                self._home.step_in()
+            for step in some:
+                self._operation = step[0]
+                workshop.execute(step)
+        self._operation = None
+
+    def _fetch(self, workshop: mounts.Workshop, steps: list[Step]) -> None:
+        if steps and self._home is not None:
+            self._home.step_out()
         for step in steps:
             self._operation = step[0]
-            workshop.execute(step)
-        self._operation = None
+            workshop.fetch(step)
 
     def close(self) -> None:
         """Close what was opened, in a process that goes on."""

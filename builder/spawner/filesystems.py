@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Mounts that are attached nowhere yet: copies of what is mounted, and new file systems.
 
-Entry points: `mount_tree`, `mount_file_system`.
+Entry points: `mount_tree`, `private`, `mount_file_system`.
 """
 
 import os
+import sys
+from collections.abc import Callable, Iterable
 
 from builder.spawner.syscalls import (
     AT_FDCWD,
@@ -15,13 +17,16 @@ from builder.spawner.syscalls import (
     FSCONFIG_SET_STRING,
     FSMOUNT_CLOEXEC,
     FSOPEN_CLOEXEC,
+    MS_PRIVATE,
     OPEN_TREE_CLONE,
     fsconfig,
     fsmount,
     fsopen,
     open_tree,
 )
+from locker.channel import close_all
 
+_PRIVATE = MS_PRIVATE.to_bytes(8, sys.byteorder)
 CLONE_TREE = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW
 """How to copy a mount with all below it."""
 
@@ -30,9 +35,31 @@ def mount_tree(source: bytes) -> int:
     """Give a mount of its own for a file or directory and all that is mounted below it.
 
     The mount is attached nowhere and goes away with the descriptor. A symbolic link as
-    the last component is not followed.
+    the last component is not followed. Like what it is a copy of, it may share what is
+    mounted on it with others; see `private`.
     """
     return open_tree(AT_FDCWD, source, CLONE_TREE)
+
+
+def private(attributes: bytes) -> bytes:
+    """Add to a ``struct mount_attr`` that nothing propagates to the mount or from it."""
+    return attributes[:16] + _PRIVATE + attributes[24:]
+
+
+def open_all(opener: Callable[[bytes], int], paths: Iterable[bytes]) -> tuple[int, ...]:
+    """Open all or none.
+
+    Raises:
+        OSError: One cannot be opened.
+    """
+    fds: list[int] = []
+    try:
+        for path in paths:
+            fds.append(opener(path))  # noqa: PERF401 - those opened before must be closed
+    except OSError:
+        close_all(fds)
+        raise
+    return tuple(fds)
 
 
 def mount_file_system(

@@ -41,7 +41,7 @@ def main() -> None:
         kit = Kit()
         if kit.privileged:
             drop_bounding_set(kit.last_capability)
-        spawner = Spawner(channel, kit, Home() if kit.privileged else None)
+        spawner = Spawner(channel, kit, Home(kit.proc) if kit.privileged else None)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -76,10 +76,10 @@ class Spawner:
         try:
             reply, pidfds = self._spawn(request.number, script, setup, _channels(request, fds))
         finally:
-            setup.close()
             close_all(fds)  # before the reply: who gets that waits for the status pipe to close
         self._channel.send(reply, pidfds)
         close_all(pidfds)
+        setup.close()
         if isinstance(reply, SpawnRefused):
             gc.collect()  # it does not run by itself, and errors may leave cycles
         if self._home is not None and self._home.away:
@@ -92,15 +92,13 @@ class Spawner:
         home = self._home
         if home is None:
             return Setup(self._kit, script)
-        if home.away and home.mounts_changed():
-            home.return_home()
         if begun is not None:
             if home.away and _fits_a_room(script) and begun.suits(script):
                 begun.take_over(script)
                 return begun
             begun.close()
             home.return_home()
-        return Setup(self._kit, script)
+        return Setup(self._kit, script, home if _fits_a_room(script) else None)
 
     def _spawn(
         self, number: int, script: Script, setup: Setup, channels: Channels
@@ -140,12 +138,13 @@ class Spawner:
         container is likely to begin as the last one did.
         """
         home.return_home()
-        begun = Setup(self._kit, last)
+        begun = Setup(self._kit, last, home)
         try:
             home.enter_room(self._kit.loopback.get())
             if last.groundwork.root is None:  # nothing is done to the host's files in advance
                 begun.lay_groundwork()
                 self._begun = begun
+            home.step_out()
         except (OSError, RuntimeError):
             # It is tried again when it is needed, and its failure then has a reader.
             begun.close()
@@ -154,7 +153,6 @@ class Spawner:
     def _let_room(self, script: Script, setup: Setup, channels: Channels) -> tuple[int, int]:
         """Furnish the room that this process is in, and launch its first inhabitant."""
         setup.furnish()
-        setup.leave_host()
         calls = [*mount_procs(self._kit, script), *setup.plan(channels)]
         setup.step = "clone"
         pid, pidfd, failure = launch(calls)
@@ -212,6 +210,7 @@ def _do_all(script: Script, setup: Setup, channels: Channels, pipe: tuple[int, i
         setup.announce(channels.more)
     if script.isolated:
         setup.furnish()
+        setup.enter_root()
         setup.mount_procs()
         setup.leave_host()
     if script.gated:

@@ -9,39 +9,41 @@ Entry point: `Workshop`, which executes the steps of a script.
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from builder.spawner.filesystems import CLONE_TREE, mount_file_system, mount_tree
-from builder.spawner.script import Step
+from builder.spawner.filesystems import (
+    CLONE_TREE,
+    mount_file_system,
+    mount_tree,
+    open_all,
+    private,
+)
+from builder.spawner.script import BIND, MAKE_DEVICES, VIEW_STORE, Step
 from builder.spawner.syscalls import (
     AT_EMPTY_PATH,
-    AT_FDCWD,
     AT_RECURSIVE,
-    AT_SYMLINK_NOFOLLOW,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MOVE_MOUNT_F_EMPTY_PATH,
-    MS_BIND,
-    MS_REC,
+    MS_PRIVATE,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
     how_to_open,
-    mount,
     mount_attributes,
     mount_setattr,
     move_mount,
     open_tree,
     openat2,
 )
-from builder.spawner.view import make_view
+from builder.spawner.view import make_view, open_layers
+from locker.channel import close_all
 
 _MAX_OPEN = 64  # directories kept open: far below any limit of descriptors
-_ATTRIBUTES_BELOW = AT_RECURSIVE | AT_SYMLINK_NOFOLLOW
 _DIRECTORY = how_to_open(os.O_PATH | os.O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-_SEALED = mount_attributes(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
+_SEALED = mount_attributes(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, MS_PRIVATE)
 _LINKS = (
     (b"fd", b"/proc/self/fd"),
     (b"stdin", b"/proc/self/fd/0"),
@@ -51,7 +53,12 @@ _LINKS = (
 )
 
 
-def fill_devices(directory: int, nodes: tuple[bytes, ...]) -> None:
+def open_devices(nodes: Iterable[bytes]) -> tuple[int, ...]:
+    """Give mounts of the host's device nodes."""
+    return open_all(mount_tree, [b"/dev/" + node for node in nodes])
+
+
+def fill_devices(directory: int, nodes: tuple[bytes, ...], trees: tuple[int, ...]) -> None:
     """Fill a new file system with device nodes and what goes with them, and seal it.
 
     Nodes are mounts of the host's: a user namespace may not make any. Writing to a device
@@ -61,13 +68,9 @@ def fill_devices(directory: int, nodes: tuple[bytes, ...]) -> None:
         os.mkdir(name, 0o755, dir_fd=directory)
     for name, destination in _LINKS:
         os.symlink(destination, name, dir_fd=directory)
-    for node in nodes:
+    for node, tree in zip(nodes, trees, strict=True):
         os.mknod(node, stat.S_IFREG | 0o600, dir_fd=directory)
-        tree = mount_tree(b"/dev/" + node)
-        try:
-            move_mount(tree, b"", directory, node, MOVE_MOUNT_F_EMPTY_PATH)
-        finally:
-            os.close(tree)
+        move_mount(tree, b"", directory, node, MOVE_MOUNT_F_EMPTY_PATH)
     mount_setattr(directory, b"", AT_EMPTY_PATH | AT_RECURSIVE, _SEALED, len(_SEALED))
 
 
@@ -84,30 +87,59 @@ def make_device_template(nodes: tuple[bytes, ...]) -> DeviceTemplate | None:
     Linux 6.15 has lifted that, and a user without privileges cannot mount here at all.
     """
     tree = -1
+    trees: tuple[int, ...] = ()
     try:
+        trees = open_devices(nodes)
         tree = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
-        fill_devices(tree, nodes)
+        fill_devices(tree, nodes, trees)
         os.close(open_tree(tree, b"", CLONE_TREE | AT_EMPTY_PATH))
     except OSError:
         if tree >= 0:
             os.close(tree)
         return None
+    finally:
+        close_all(trees)
     return DeviceTemplate(tree, nodes)
+
+
+class Fetched(NamedTuple):
+    """What was opened for a step: mounts that are attached nowhere, or directories.
+
+    Attributes:
+        fds: Its descriptors.
+        mode: What a bind shows.
+    """
+
+    fds: tuple[int, ...]
+    mode: int = 0
+
+
+NOTHING = Fetched(())
 
 
 class Workshop:
     """Executes the steps of a script in a root.
 
+    What a step shows of the host is fetched first, since a room does not have the host's
+    mounts.
+
     Args:
         root: A descriptor of the root directory.
+        proc: Of a ``/proc`` that shows this process.
         devices: A finished device directory to copy, where one could be made.
     """
 
-    def __init__(self, root: int, devices: DeviceTemplate | None = None) -> None:
+    def __init__(self, root: int, proc: int, devices: DeviceTemplate | None = None) -> None:
         self._root = root
+        self._proc = proc
         self._template = devices
         self._parents: dict[bytes, int] = {b"": root}
-        self._working_directory = -1
+        self._fetched: dict[int, Fetched] = {}
+        self._fetchers: dict[int, Callable[..., Fetched]] = {
+            BIND: self._fetch_bind,
+            MAKE_DEVICES: self._fetch_devices,
+            VIEW_STORE: self._fetch_view,
+        }
         self._executors: tuple[Callable[..., None], ...] = (
             self._bind,
             self._make_file,
@@ -118,24 +150,47 @@ class Workshop:
             self._view_store,
         )
 
-    def execute(self, step: Step) -> None:
-        """Execute one step.
+    def must_fetch(self, step: Step) -> bool:
+        """Tell whether a step shows anything of the host."""
+        action = step[1]
+        return action in self._fetchers and not (action == MAKE_DEVICES and self._copies(step[4]))
+
+    def fetch(self, step: Step) -> None:
+        """Open what a step shows of the host, where the host's mounts can be seen.
 
         Raises:
             OSError: It failed.
         """
-        _, action, *arguments = step
+        at, action, *arguments = step
+        self._fetched[at] = self._fetchers[action](*arguments)
+
+    def execute(self, step: Step) -> None:
+        """Execute one step; what it shows of the host was fetched.
+
+        Raises:
+            OSError: It failed.
+        """
+        at, action, *arguments = step
         if len(self._parents) > _MAX_OPEN:
-            self.close()
-        self._executors[action](*arguments)
+            self._forget_parents()
+        if at not in self._fetched:
+            self._executors[action](*arguments)
+            return
+        self._executors[action](*arguments, self._fetched[at])
+        close_all(self._fetched.pop(at).fds)
 
     def close(self) -> None:
-        """Close the directories that were opened, but for the root."""
+        """Close what was opened, but for the root."""
+        self._forget_parents()
+        for fetched in self._fetched.values():
+            close_all(fetched.fds)
+        self._fetched.clear()
+
+    def _forget_parents(self) -> None:
         for path, fd in self._parents.items():
             if path:
                 os.close(fd)
         self._parents = {b"": self._root}
-        self._working_directory = -1
 
     def _parent(self, path: bytes) -> int:
         """Give a descriptor of a directory, which is made if it is missing."""
@@ -157,7 +212,6 @@ class Workshop:
         covered = [p for p in self._parents if p == place or p.startswith(place + b"/")]
         for path in covered:
             os.close(self._parents.pop(path))
-            self._working_directory = -1  # its number may come back for another one
 
     def make_place(self, parent: bytes, name: bytes) -> None:
         """Make sure that there is something to mount a directory on.
@@ -167,45 +221,50 @@ class Workshop:
         with suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=self._parent(parent))
 
-    def _bind(
-        self, parent: bytes, name: bytes, source: bytes, attributes: bytes, missing_is_error: int
-    ) -> None:
+    def _fetch_bind(
+        self, _parent: bytes, _name: bytes, source: bytes, attributes: bytes, missing_is_error: int
+    ) -> Fetched:
         try:
-            mode = os.lstat(source).st_mode
+            tree = mount_tree(source)
         except FileNotFoundError:
             if missing_is_error:
                 raise
+            return NOTHING
+        try:
+            mode = os.fstat(tree).st_mode
+            if not stat.S_ISLNK(mode):
+                attributes = private(attributes)
+                mount_setattr(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, len(attributes))
+        except OSError:
+            os.close(tree)
+            raise
+        return Fetched((tree,), mode)
+
+    def _bind(
+        self,
+        parent: bytes,
+        name: bytes,
+        _source: bytes,
+        _attributes: bytes,
+        _missing_is_error: int,
+        source: Fetched,
+    ) -> None:
+        if source is NOTHING:
             return
         above = self._parent(parent)
-        if stat.S_ISLNK(mode):
-            os.symlink(os.readlink(source), name, dir_fd=above)
+        [tree] = source.fds
+        if stat.S_ISLNK(source.mode):
+            os.symlink(os.readlink(b"", dir_fd=tree), name, dir_fd=above)
             return
         try:
-            if stat.S_ISDIR(mode):
+            if stat.S_ISDIR(source.mode):
                 os.mkdir(name, 0o755, dir_fd=above)
             else:
                 os.mknod(name, stat.S_IFREG | 0o600, dir_fd=above)
         except FileExistsError:
-            self._bind_over(parent, name, source, attributes)
-        else:
-            self._bind_fresh(above, name, source, attributes)
-
-    def _bind_fresh(self, above: int, name: bytes, source: bytes, attributes: bytes) -> None:
-        """Mount on what was just made, and so is no link, by the calls that take the least time."""
-        if self._working_directory != above:
-            os.fchdir(above)
-            self._working_directory = above
-        mount(source, name, None, MS_BIND | MS_REC, None)
-        mount_setattr(AT_FDCWD, name, _ATTRIBUTES_BELOW, attributes, len(attributes))
-
-    def _bind_over(self, parent: bytes, name: bytes, source: bytes, attributes: bytes) -> None:
-        """Mount on what was there, by the calls that follow no link."""
-        tree = mount_tree(source)
-        try:
-            mount_setattr(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, len(attributes))
             self._attach(tree, parent, name)
-        finally:
-            os.close(tree)
+        else:
+            move_mount(tree, b"", above, name, MOVE_MOUNT_F_EMPTY_PATH)
 
     def _make_file(self, parent: bytes, name: bytes, contents: bytes, mode: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -236,27 +295,46 @@ class Workshop:
     def _make_link(self, parent: bytes, name: bytes, destination: bytes) -> None:
         os.symlink(destination, name, dir_fd=self._parent(parent))
 
-    def _make_devices(self, parent: bytes, name: bytes, nodes: tuple[bytes, ...]) -> None:
+    def _copies(self, nodes: tuple[bytes, ...]) -> bool:
+        return self._template is not None and self._template.nodes == nodes
+
+    def _fetch_devices(self, _parent: bytes, _name: bytes, nodes: tuple[bytes, ...]) -> Fetched:
+        return Fetched(open_devices(nodes))
+
+    def _make_devices(
+        self, parent: bytes, name: bytes, nodes: tuple[bytes, ...], source: Fetched | None = None
+    ) -> None:
         template = self._template
-        if template is not None and template.nodes == nodes:
+        if source is None and template is not None:
             tree = open_tree(template.mount, b"", CLONE_TREE | AT_EMPTY_PATH)
         else:
             tree = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
-            template = None
         try:
             self.make_place(parent, name)
             self._attach(tree, parent, name)
-            if template is None:
-                fill_devices(tree, nodes)
+            if source is not None:
+                fill_devices(tree, nodes, source.fds)
         finally:
             os.close(tree)
 
+    def _fetch_view(
+        self, _parent: bytes, _name: bytes, store: bytes, _items: bytes, upper: bytes, work: bytes
+    ) -> Fetched:
+        return Fetched(open_layers(store, upper, work))
+
     def _view_store(
-        self, parent: bytes, name: bytes, store: bytes, items: bytes, upper: bytes, work: bytes
+        self,
+        parent: bytes,
+        name: bytes,
+        _store: bytes,
+        items: bytes,
+        upper: bytes,
+        work: bytes,
+        source: Fetched,
     ) -> None:
         self.make_place(parent, name)
-        tree = make_view(self._parent(parent), name, store, items.split(b"\n"), upper, work)
-        self._working_directory = -1
+        place = self._parent(parent), name
+        tree = make_view(place, source.fds, items.split(b"\n"), (upper, work), self._proc)
         try:
             self._attach(tree, parent, name)
         finally:

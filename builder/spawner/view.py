@@ -8,7 +8,7 @@ takes what the builder makes. Shown is only what is below one directory that the
 does not have, so no item is seen but those of the index.
 
 Root alone can make one: these attributes cannot be set in a user namespace, nor are they
-followed there. Entry point: `make_view`.
+followed there. Entry points: `open_layers`, `make_view`.
 """
 
 import os
@@ -17,13 +17,19 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 
 from builder.operations import UPPER_NAME
-from builder.spawner.filesystems import CLONE_TREE, mount_file_system
+from builder.spawner.filesystems import CLONE_TREE, mount_file_system, open_all
 from builder.spawner.syscalls import (
+    AT_EMPTY_PATH,
     AT_FDCWD,
+    AT_SYMLINK_NOFOLLOW,
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOSUID,
     MOVE_MOUNT_F_EMPTY_PATH,
+    MS_PRIVATE,
+    OPEN_TREE_CLONE,
+    mount_attributes,
+    mount_setattr,
     move_mount,
     open_tree,
     umount2,
@@ -34,6 +40,8 @@ _REDIRECT = b"trusted.overlay.redirect"
 _NO_CONTENT = b"trusted.overlay.metacopy"
 _PROBE = b"trusted.storedaemon"
 _SHOWN = UPPER_NAME.encode()
+_LAYERS, _WHOLE = (_SHOWN + b".store", _SHOWN + b".made"), _SHOWN + b".whole"  # beside it
+_PRIVATE = mount_attributes(0, MS_PRIVATE)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPTIONS = (
@@ -46,58 +54,100 @@ _OPTIONS = (
 _FLAGS = (b"volatile",)
 
 
-def make_view(
-    parent: int, place: bytes, store: bytes, names: Iterable[bytes], upper: bytes, work: bytes
-) -> int:
-    """Make a view; give its mount, which is attached nowhere.
+def open_layers(store: bytes, upper: bytes, work: bytes) -> tuple[int, ...]:
+    """Give mounts of the store and of what has the other two directories, attached nowhere.
 
     Args:
-        parent: A directory of the container's root; becomes the working directory.
-        place: An empty directory in it, where mounts are attached meanwhile: before
-            Linux 6.15 the kernel takes layers, and makes copies, of attached ones only.
         store: The store directory.
-        names: The items.
         upper: See `builder.operations.StoreView`.
         work: Likewise.
 
     Raises:
+        OSError: One is missing.
+    """
+    # The kernel takes both from one mount only.
+    return open_all(_open_layer, (store, os.path.commonpath((upper, work))))
+
+
+def _open_layer(path: bytes) -> int:
+    tree = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | os.O_CLOEXEC | AT_SYMLINK_NOFOLLOW)
+    try:
+        mount_setattr(tree, b"", AT_EMPTY_PATH, _PRIVATE, len(_PRIVATE))
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def make_view(
+    place: tuple[int, bytes],
+    layers: tuple[int, ...],
+    names: Iterable[bytes],
+    changes: tuple[bytes, bytes],
+    proc: int,
+) -> int:
+    """Make a view; give its mount, which is attached nowhere.
+
+    Args:
+        place: A directory of the container's root, which becomes the working directory, and
+            the name of an empty directory in it, where all is attached meanwhile: before
+            Linux 6.15 the kernel takes layers, and makes copies, of attached mounts only.
+        layers: What `open_layers` gave; they remain the caller's.
+        names: The items.
+        changes: The upper and the working directory that `open_layers` was given.
+        proc: A descriptor of a ``/proc`` that shows this process.
+
+    Raises:
         OSError: An item is missing, or the kernel or a file system lacks what it takes.
     """
+    parent, name = place
+    os.fchdir(parent)
     with ExitStack() as stack:
-
-        def keep(fd: int) -> int:
-            stack.callback(os.close, fd)
-            return fd
-
-        lowest, top, spare = (keep(os.open(path, _DIRECTORY)) for path in (store, upper, work))
-        _refuse_without_attributes(top)
-        os.fchdir(parent)
-        index = keep(_attach(stack, place, mount_file_system(b"tmpfs", (), _PLAIN)))
-        _fill(index, lowest, names)
-        layers = (
-            (b"lowerdir", b"%s:%s" % (_named(index), _named(lowest))),
-            (b"upperdir", _named(top)),
-            (b"workdir", _named(spare)),
-        )
-        overlay = mount_file_system(b"overlay", (*layers, *_OPTIONS), _PLAIN, _FLAGS)
-        keep(_attach(stack, place, overlay))
-        return open_tree(AT_FDCWD, place + b"/" + _SHOWN, CLONE_TREE)
+        index = _keep(stack, mount_file_system(b"tmpfs", (), _PLAIN))
+        move_mount(index, b"", parent, name, MOVE_MOUNT_F_EMPTY_PATH)
+        stack.callback(umount2, name, MNT_DETACH)  # and all that is attached in it
+        _fill(index, layers[0], names)
+        for directory in (*_LAYERS, _WHOLE):
+            os.mkdir(directory, dir_fd=index)
+        for mount, directory in zip(layers, _LAYERS, strict=True):
+            move_mount(mount, b"", index, directory, MOVE_MOUNT_F_EMPTY_PATH)
+        os.fchdir(proc)
+        try:
+            overlay = _keep(stack, _mount_overlay(stack, index, layers, changes))
+        finally:
+            os.fchdir(parent)
+        move_mount(overlay, b"", index, _WHOLE, MOVE_MOUNT_F_EMPTY_PATH)
+        return open_tree(overlay, _SHOWN, CLONE_TREE)
 
 
-def _attach(stack: ExitStack, place: bytes, mount: int) -> int:
-    """Mount on a place of the working directory until the stack is unwound; give the mount."""
-    try:
-        move_mount(mount, b"", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH)
-    except OSError:
-        os.close(mount)
-        raise
-    stack.callback(umount2, place, MNT_DETACH)
-    return mount
+def _keep(stack: ExitStack, fd: int) -> int:
+    """Have a descriptor closed when the stack is unwound."""
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _mount_overlay(
+    stack: ExitStack, index: int, layers: tuple[int, ...], changes: tuple[bytes, bytes]
+) -> int:
+    """Mount the layers from within ``/proc``, where the names of descriptors begin."""
+    store, made = layers
+    above = os.path.commonpath(changes)
+    top, spare = (
+        _keep(stack, os.open(os.path.relpath(path, above), _DIRECTORY, dir_fd=made))
+        for path in changes
+    )
+    _refuse_without_attributes(top)
+    directories = (
+        (b"lowerdir", b"%s:%s" % (_named(index), _named(store))),
+        (b"upperdir", _named(top)),
+        (b"workdir", _named(spare)),
+    )
+    return mount_file_system(b"overlay", (*directories, *_OPTIONS), _PLAIN, _FLAGS)
 
 
 def _named(fd: int) -> bytes:
     """Name an open directory so that no colon or comma of its path is taken for an option's."""
-    return b"/proc/self/fd/%d" % fd
+    return b"self/fd/%d" % fd
 
 
 def _refuse_without_attributes(upper: int) -> None:

@@ -66,6 +66,33 @@ async def test_containers_that_begin_differently_follow_each_other(bench: Any, s
 
 @pytest.mark.root
 @pytest.mark.usefixtures("no_leaks")
+async def test_files_are_those_of_the_container_that_has_them(
+    bench: Any, shell: Any, tmp_path: Path
+) -> None:
+    """Whatever the last one had in their place, and with which mode."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "user").write_text("bound\n")
+    group, outside = File("/etc/group", b"group\n"), str(tmp_path)
+    containers: dict[tuple[Operation, ...], list[str]] = {
+        (File("/etc/user", b"one\n"),): ["/etc/user:one"],
+        (File("/etc/user", b"other\n"),): ["/etc/user:other"],
+        (File("/etc/user", b"other\n", 0o600),): [],
+        (): [],
+        (Bind(f"{outside}/user", "/etc/user"),): ["/etc/user:bound"],
+        (Bind(outside, "/opt/x"), File("/opt/y", b"y")): ["/opt/x/user:bound", "/opt/y:y"],
+        (Bind(outside, "/opt"),): ["/opt/user:bound"],
+    }
+    for _ in range(2):
+        for operations, seen in containers.items():
+            described = shell(
+                "grep -rs . /etc /opt | sort", operations=(Directory("/etc"), group, *operations)
+            )
+            for _ in range(2):
+                assert (await bench.run(described)).lines == ["/etc/group:group", *seen]
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("no_leaks")
 async def test_what_one_leaves_in_a_tmpfs_the_next_does_not_see(bench: Any, shell: Any) -> None:
     """Each gets file systems of its own."""
     script = "ls -A /dev/shm /extra; touch /dev/shm/left /extra/left"

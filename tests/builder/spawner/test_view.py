@@ -25,7 +25,9 @@ from builder.container import (
     Symlink,
     Tmpfs,
 )
-from builder.spawner.syscalls import mount, umount2
+from builder.spawner.syscalls import MNT_DETACH, MS_BIND, mount, umount2
+
+MS_SHARED = 1 << 20
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_leaks")]
 
@@ -241,6 +243,28 @@ async def test_mounts_made_after_the_last_container_are_seen(
         assert outcome.lines == ["new"]
     finally:
         umount2(bytes(source), 0)
+
+
+async def test_what_is_mounted_in_shared_places_stays_inside(
+    bench: Any, shell: Any, tmp_path: Path
+) -> None:
+    """Where the host's mounts propagate, as they do under systemd, no container's do."""
+    for name in ("shared", "shared/place", "item"):
+        (tmp_path / name).mkdir()
+    shared = bytes(tmp_path / "shared")
+    mount(shared, shared, None, MS_BIND, None)
+    mount(None, shared, None, MS_SHARED, None)
+    operations = (
+        Bind(str(tmp_path / "shared"), "/shared", read_only=False),
+        Bind(str(tmp_path / "item"), "/shared/place"),
+    )
+    try:
+        outcome = await bench.run(shell("cat /proc/self/mountinfo", operations=operations))
+        assert [line for line in outcome.lines if " /shared/place " in line]
+        assert "shared:" not in outcome.output
+        assert f"{tmp_path}/shared/place" not in Path("/proc/self/mountinfo").read_text()
+    finally:
+        umount2(shared, MNT_DETACH)
 
 
 async def test_thousands_of_inputs_are_bound(bench: Any, shell: Any, tmp_path: Path) -> None:
