@@ -6,6 +6,7 @@
     main.py        the spawner's loop
     script.py      a description, translated into what is quick to execute
     room.py        namespaces made in advance, without anything of the host's
+    ahead.py       what is made in them for the container that is likely to come
     clone.py       clone3: a child that is the daemon's
     child.py       what happens between namespaces and exec, step by step
     calls.py       the last steps, a list of system calls

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from builder.spawner import identity, mounts, network, program, root
+from builder.spawner.ahead import Ahead, work_ahead
 from builder.spawner.calls import Call, Channels, mount_procs, perform, plan
 from builder.spawner.kit import Kit
 from builder.spawner.messages import STATUS_CODEC, SetupFailure
@@ -45,6 +46,7 @@ class Setup:
         self._home = home
         self._root = -1
         self._workshop: mounts.Workshop | None = None
+        self._ahead = Ahead()
 
     def detach(self) -> None:
         """Separate new namespaces from the host's, from within."""
@@ -66,7 +68,7 @@ class Setup:
 
     def suits(self, script: Script) -> bool:
         """Tell whether what was done so far is what another script begins with."""
-        return self._workshop is not None and self._script.groundwork == script.groundwork
+        return self._script.groundwork == script.groundwork and self._ahead.suits(script)
 
     def take_over(self, script: Script) -> None:
         """Go on by another script, which this suits."""
@@ -83,6 +85,12 @@ class Setup:
         self._root = self._place_root(groundwork.root)
         self._workshop = mounts.Workshop(self._root, self._kit.proc, self._kit.devices)
         self._execute(self._workshop, groundwork.steps)
+
+    def begin(self) -> None:
+        """Make what the next script is likely to begin with, as this one does."""
+        self.lay_groundwork()
+        assert self._workshop is not None
+        self._ahead = work_ahead(self._workshop, self._script)
 
     def _place_root(self, path: bytes | None) -> int:
         if self._home is None:
@@ -104,7 +112,7 @@ class Setup:
             self.lay_groundwork()
         workshop = self._workshop
         assert workshop is not None
-        self._execute(workshop, script.steps)
+        self._execute(workshop, self._ahead.remaining(workshop, script))
         for position, parent, name in script.procs:
             self._operation = position
             workshop.make_place(parent, name)

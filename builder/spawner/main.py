@@ -142,7 +142,7 @@ class Spawner:
         try:
             home.enter_room(self._kit.loopback.get())
             if last.groundwork.root is None:  # nothing is done to the host's files in advance
-                begun.lay_groundwork()
+                begun.begin()
                 self._begun = begun
             home.step_out()
         except (OSError, RuntimeError):

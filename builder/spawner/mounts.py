@@ -213,6 +213,14 @@ class Workshop:
         for path in covered:
             os.close(self._parents.pop(path))
 
+    def make_directories(self, path: bytes) -> None:
+        """Make sure that there is a directory; it stays open."""
+        self._parent(path)
+
+    def remove_file(self, parent: bytes, name: bytes) -> None:
+        """Remove a file."""
+        os.unlink(name, dir_fd=self._parent(parent))
+
     def make_place(self, parent: bytes, name: bytes) -> None:
         """Make sure that there is something to mount a directory on.
 
