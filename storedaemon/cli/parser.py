@@ -2,19 +2,12 @@
 """The command line's grammar."""
 
 import argparse
-import string
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 
+from storedaemon.cli import values
 from storedaemon.cli.exits import HELP
 from storedaemon.option_table import OPTIONS, Option, ValueType
 from storedaemon.version import VERSION
-
-_SIZES = {
-    f"{letter}{suffix}": 1 << (10 * power)
-    for power, letter in enumerate(("", "k", "m", "g", "t"))
-    for suffix in ("", "b", "ib")
-} | {"": 1}
-_DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31557600}
 
 _BEING_BUILT = "a derivation that is being built"
 
@@ -74,27 +67,35 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
-    flag = f"--{option.name}"
+    flag, text = f"--{option.name}", _help(option)
     if option.type is ValueType.FLAG:
-        parser.add_argument(
-            flag, dest=option.name, action="store_true", default=None, help=option.help
-        )
+        parser.add_argument(flag, dest=option.name, action="store_true", default=None, help=text)
         return
     if option.type is ValueType.SWITCH:
         parser.add_argument(
-            flag, dest=option.name, nargs="?", const="yes", metavar="yes|no", help=option.help
+            flag, dest=option.name, nargs="?", const="yes", metavar="yes|no", help=text
         )
         return
     action = "append" if option.repeatable else "store"
-    parser.add_argument(
-        flag, dest=option.name, action=action, metavar=option.metavar, help=option.help
-    )
+    parser.add_argument(flag, dest=option.name, action=action, metavar=option.metavar, help=text)
+
+
+def _help(option: Option) -> str:
+    """Describe an option, with its default where the description lacks that."""
+    match option.type:
+        case ValueType.SWITCH:
+            return f"{option.help} ({'yes' if option.default else 'no'})"
+        case ValueType.NUMBER | ValueType.CHOICE:
+            return f"{option.help} ({option.default})"
+        case _:
+            return option.help
 
 
 def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "targets",
         nargs="+",
+        type=values.target,
         metavar="TARGET",
         help="derivations in the store, with !OUTPUT,… to select outputs;"
         " or a recipe file (.toml) and names of derivations in it",
@@ -119,23 +120,23 @@ def _build(parser: argparse.ArgumentParser) -> None:
     )
     _substitutes_from(parser)
     parser.add_argument(
-        "--no-substitutes", action="store_true", help="build what could be downloaded"
+        "--no-substitutes", action="store_true", help="build even what could be downloaded"
     )
     parser.add_argument("--fallback", action="store_true", help="build where a download fails")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="build again and compare")
-    mode.add_argument("--repair", action="store_true", help="build again what is damaged")
+    mode.add_argument("--repair", action="store_true", help="substitute or build what is damaged")
     for name, text in (
-        ("cores", "how many cores a build may use; 0 for all"),
+        ("cores", "how many cores a build may use; 0: all"),
         ("max-jobs", "how many builds may run at once"),
-        ("timeout", "seconds after which a build is ended; 0 for never"),
-        ("max-silent-time", "seconds of silence after which a build is ended; 0 for never"),
+        ("timeout", "seconds after which a build is ended; 0: never"),
+        ("max-silent-time", "seconds of silence after which a build is ended; 0: never"),
         ("rounds", "build each derivation that often and compare"),
         ("attempts", "build up to N times if a quieter machine may help"),
         ("retry-delay", "seconds before a failed build is tried again"),
         ("retry-cores", "how many cores a build that is tried again may use"),
     ):
-        parser.add_argument(f"--{name}", type=_number, metavar="N", help=text)
+        parser.add_argument(f"--{name}", type=values.number, metavar="N", help=text)
 
 
 def _substitutes_from(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +162,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", metavar="ITEM", help="an item of the store")
+    parser.add_argument("paths", nargs="+", type=values.item, metavar="ITEM", help="a store item")
 
 
 def _references(parser: argparse.ArgumentParser) -> None:
@@ -200,12 +201,17 @@ def _configuration(parser: argparse.ArgumentParser) -> None:
 
 
 def _log(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("item", metavar="ITEM", help="a derivation, or something it made")
+    parser.add_argument(
+        "item", type=values.item, metavar="ITEM", help="a derivation, or something it made"
+    )
     parser.add_argument(
         "-f", "--follow", action="store_true", help="go on until the build ends, if it is running"
     )
     parser.add_argument(
-        "--attempt", type=_number, metavar="N", help="the log of that attempt, not of the last"
+        "--attempt",
+        type=values.number,
+        metavar="N",
+        help="the log of that attempt, not of the last",
     )
 
 
@@ -214,23 +220,16 @@ def _ps(parser: argparse.ArgumentParser) -> None:
         "-w", "--watch", action="store_true", help="show it again and again, until interrupted"
     )
     parser.add_argument(
-        "--interval", type=_interval, default=1.0, metavar="SECONDS", help="how often (1)"
+        "--interval", type=values.interval, default=1.0, metavar="SECONDS", help="how often (1)"
     )
-
-
-def _interval(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.05 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0.05 to 86400")
-    return seconds
 
 
 def _attach(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "build", metavar="BUILD", help="a detached build's number, or a derivation being built"
+        "build",
+        type=values.item,
+        metavar="BUILD",
+        help="a detached build's number, or a derivation being built",
     )
     _quiet(parser)
     _print_log(parser)
@@ -238,7 +237,7 @@ def _attach(parser: argparse.ArgumentParser) -> None:
 
 def _detached(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--end", type=_number, metavar="N", help="end that build, or forget its result"
+        "--end", type=values.number, metavar="N", help="end that build, or forget its result"
     )
 
 
@@ -251,30 +250,32 @@ def _print_log(parser: argparse.ArgumentParser) -> None:
 def _priority(parser: argparse.ArgumentParser) -> None:
     _being_built(parser)
     parser.add_argument(
-        "priority", type=_signed, metavar="N", help="from -1000 to 1000; builds begin with 0"
+        "priority",
+        type=values.priority,
+        metavar="N",
+        help="from -1000 to 1000; builds begin with 0",
     )
-
-
-def _signed(text: str) -> int:
-    if not text.removeprefix("-").isdecimal() or len(text) > 5:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from -1000 to 1000")
-    return int(text)
 
 
 def _cancel(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("drv", nargs="?", metavar="DERIVATION", help=_BEING_BUILT)
+    which.add_argument("drv", nargs="?", type=values.item, metavar="DERIVATION", help=_BEING_BUILT)
     which.add_argument(
-        "--shell", type=_number, metavar="N", help="end that shell of 'enter', as ps numbers it"
+        "--shell",
+        type=values.number,
+        metavar="N",
+        help="end that shell of 'enter', as ps numbers it",
     )
 
 
 def _being_built(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("drv", metavar="DERIVATION", help=_BEING_BUILT)
+    parser.add_argument("drv", type=values.item, metavar="DERIVATION", help=_BEING_BUILT)
 
 
 def _enter(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("drv", metavar="DERIVATION", help="a derivation whose build failed")
+    parser.add_argument(
+        "drv", type=values.item, metavar="DERIVATION", help="a derivation whose build failed"
+    )
     parser.add_argument(
         "--fresh", action="store_true", help="begin with a new build directory, not a kept one"
     )
@@ -292,18 +293,22 @@ def _gc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--delete",
         nargs="+",
+        type=values.item,
         metavar="PATH",
         help="delete these items and what refers to them, unless a root keeps them",
     )
     parser.add_argument(
-        "--limit", type=_size, metavar="SIZE", help="stop when more than SIZE is freed (10G, 500M)"
+        "--limit",
+        type=values.size,
+        metavar="SIZE",
+        help="stop when more than SIZE is freed (10G, 500M)",
     )
     parser.add_argument(
-        "--free", type=_size, metavar="SIZE", help="stop when SIZE is free on the file system"
+        "--free", type=values.size, metavar="SIZE", help="stop when SIZE is free on the file system"
     )
     parser.add_argument(
         "--older-than",
-        type=_duration,
+        type=values.duration,
         metavar="TIME",
         help="delete only what nothing has used for so long (30d, 12h)",
     )
@@ -313,7 +318,11 @@ def _gc(parser: argparse.ArgumentParser) -> None:
 
 def _roots(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "paths", nargs="*", metavar="ITEM", help="tell what keeps these items, and how"
+        "paths",
+        nargs="*",
+        type=values.item,
+        metavar="ITEM",
+        help="tell what keeps these items, and how",
     )
     parser.add_argument(
         "--add",
@@ -323,25 +332,10 @@ def _roots(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _size(text: str) -> int:
-    return _measure(text, _SIZES, "size, such as 500M or 10G")
-
-
-def _duration(text: str) -> int:
-    return _measure(text, _DURATIONS, "time, such as 12h or 30d")
-
-
-def _measure(text: str, units: Mapping[str, int], what: str) -> int:
-    """Read a whole number with a unit after it; without one, it is the smallest."""
-    digits = text.rstrip("".join(string.ascii_letters))
-    unit = units.get(text[len(digits) :].lower())
-    if unit is None or not (digits.isascii() and digits.isdigit() and len(digits) < 13):
-        raise argparse.ArgumentTypeError(f"'{text}' is no {what}")
-    return int(digits) * unit
-
-
 def _attempts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("drv", metavar="DERIVATION", help="a derivation that was built")
+    parser.add_argument(
+        "drv", type=values.item, metavar="DERIVATION", help="a derivation that was built"
+    )
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -368,18 +362,16 @@ def _failed_paths(parser: argparse.ArgumentParser) -> None:
         "--clear", action="store_true", help="forget the failures of PATHs, or all of them"
     )
     parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="an output or derivation, for --clear"
+        "paths",
+        nargs="*",
+        type=values.item,
+        metavar="PATH",
+        help="an output or derivation, for --clear",
     )
 
 
 def _nothing(_parser: argparse.ArgumentParser) -> None:
     """Take no arguments."""
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 999999999")
-    return int(text)
 
 
 _COMMANDS: dict[str, tuple[str, Adder]] = {
@@ -409,7 +401,7 @@ _COMMANDS: dict[str, tuple[str, Adder]] = {
     "gc": ("delete items that nothing keeps", _gc),
     "roots": ("list what keeps items, or tell why some are kept", _roots),
     "verify": ("compare the store with its database", _verify),
-    "repair": ("build items again that are damaged", _repair),
+    "repair": ("substitute items that are damaged, or build them again", _repair),
     "optimise": ("let equal files share their contents", _quiet),
     "failed-paths": ("list or forget builds that are remembered as failed", _failed_paths),
     "version": ("show the versions of this program and of the daemon", _nothing),

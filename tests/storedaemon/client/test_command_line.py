@@ -102,6 +102,25 @@ def test_errors_of_recipes_name_the_place(run: CommandLine, tmp_path: Path):
         assert f"{file}: {error}" in done.stderr
 
 
+def test_what_is_in_the_store_may_be_named_by_relative_paths(run: CommandLine, recipe: str):
+    """As shells complete them; so for derivations with outputs after them."""
+    outputs = run("build", recipe, "good").stdout.split()
+    output = next(each for each in outputs if each.endswith("-good"))
+    relative = os.path.relpath(output)
+    assert run("path-info", relative).stdout == run("path-info", output).stdout != ""
+    assert run("log", relative).stdout == "making\n"
+    deriver = json.loads(run("path-info", "--json", output).stdout)[0]["deriver"]
+    assert output in run("build", f"{os.path.relpath(deriver)}!out").stdout.split()
+
+
+def test_the_help_of_serve_tells_defaults():
+    """Of numbers, choices and switches."""
+    text = " ".join(CommandLine("")("serve", "--help").stdout.split())
+    assert "0: none (4)" in text
+    assert "how build logs are stored (gzip)" in text
+    assert "keeps the derivers of live items (yes)" in text
+
+
 def test_json_is_for_programs(run: CommandLine, recipe: str):
     """Each command's JSON parses, and has what the plain form has."""
     lines = [
