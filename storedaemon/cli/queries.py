@@ -2,6 +2,7 @@
 """The commands that ask one thing and print the answer."""
 
 import os
+import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -60,7 +61,8 @@ def _info_lines(info: Mapping[str, Any]) -> Iterable[str]:
     yield info["path"]
     yield f"  hash        {info['nar-hash']}"
     yield f"  size        {info['nar-size']}"
-    yield f"  registered  {info['registration-time']}"
+    registered = time.localtime(info["registration-time"])
+    yield f"  registered  {time.strftime('%Y-%m-%d %H:%M:%S', registered)}"
     yield f"  deriver     {info['deriver'] or 'unknown'}"
     for reference in info["references"]:
         yield f"  refers to   {reference}"

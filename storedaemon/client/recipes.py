@@ -176,10 +176,6 @@ def _recipe(name: str, table: Table) -> Recipe:
     table.check_name(name)
     builder = table.optional_template("builder")
     script = table.text("script", "") or None
-    if (builder is None) == (script is None):
-        raise table.error("needs exactly one of 'builder' and 'script'")
-    if script is not None and not script.startswith("#!"):
-        raise table.wrong("script", "text whose first line is '#!' and an interpreter")
     recipe = Recipe(
         name=table.text("name", name),
         builder=builder,
@@ -192,6 +188,10 @@ def _recipe(name: str, table: Table) -> Recipe:
         fixed=_fixed_output(table),
     )
     table.done()
+    if (builder is None) == (script is None):
+        raise table.error("needs exactly one of 'builder' and 'script'")
+    if script is not None and not script.startswith("#!"):
+        raise table.wrong("script", "text whose first line is '#!' and an interpreter")
     if recipe.fixed and recipe.outputs != ("out",):
         raise table.wrong("outputs", 'absent or ["out"] where there is a hash')
     if len(set(recipe.outputs)) != len(recipe.outputs):

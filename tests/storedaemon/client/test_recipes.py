@@ -94,6 +94,7 @@ def test_without_a_default_everything_is_built():
         ("colour = 1\n[derivations.a]\n" + PLAIN, "unknown key 'colour'; the keys are default"),
         ("derivations = 3", "'derivations' must be a table"),
         ("[derivations]\na = 3", r"\[derivations\]: 'a' must be a table"),
+        ("[derivations.a]\nscrpt = ''", r"\[derivations.a\]: unknown key 'scrpt'; the keys are"),
         ("[derivations.a]", r"\[derivations.a\]: needs exactly one of 'builder' and 'script'"),
         (f'[derivations.a]\n{PLAIN}builder = "x"', "needs exactly one"),
         ("[derivations.a]\nscript = 3", "'script' must be text"),
