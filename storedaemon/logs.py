@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
 import structlog
@@ -68,20 +69,12 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> Logger:
 
 
 def _processors(form: str, *, colors: bool) -> list[structlog.typing.Processor]:
-    common: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=form == "json"),
-    ]
     if form == "json":
-        return [
-            *common,
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(_to_json),
-        ]
+        return [_json_line]
     plain = structlog.dev.plain_traceback
     return [
-        *common,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=False),
         printable,
         structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain),
     ]
@@ -91,7 +84,12 @@ def _processors(form: str, *, colors: bool) -> list[structlog.typing.Processor]:
 _encoder = json.JSONEncoder(default=str)
 
 
-def _to_json(event: MutableMapping[str, Any], **_: object) -> str:
+def _json_line(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    """Do what a chain of structlog's processors would: there is an event for each build."""
+    event["level"] = method
+    event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, method, event)
     return _encoder.encode(event)
 
 

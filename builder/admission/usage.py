@@ -2,8 +2,7 @@
 """What a builder has used: memory and processor time."""
 
 import resource
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from builder.memory.meters import Meter
@@ -11,8 +10,7 @@ if TYPE_CHECKING:
 _KIB = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What a builder and its children have used.
 
     Attributes:

@@ -100,8 +100,8 @@ class Dispatcher:
         return (
             job.options.offload
             and not must_be_local(job, self._machine)
-            and requirements_of(job.derivation) is not None
             and self._hooks.available()
+            and requirements_of(job.derivation) is not None
         )
 
     @asynccontextmanager

@@ -12,8 +12,8 @@ again of the same process. Entry points: `request_line`, `item_lines`, `AnswerRe
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from builder.agents import MAX_LINE, AgentError
 from store.derivations import Derivation
@@ -34,8 +34,7 @@ class Answer(StrEnum):
     POSTPONE = "postpone"
 
 
-@dataclass(frozen=True, slots=True)
-class Requirements:
+class Requirements(NamedTuple):
     """What a machine must be to build a derivation.
 
     Attributes:
