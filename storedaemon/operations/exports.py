@@ -116,7 +116,11 @@ def _check_secrecy(file: str) -> None:
     try:
         status = os.stat(file)
     except OSError as error:
-        raise FileError(f"getting status of `{file}': {error.strerror}", reason="no-key") from error
+        raise FileError(
+            f"getting status of `{file}': {error.strerror}; "
+            "`storedaemon generate-key' makes a key, or `guix archive --generate-key'",
+            reason="no-key",
+        ) from error
     if status.st_mode & _OTHERS:
         raise StoreError(
             f"file `{file}' should be secret (inaccessible to everybody else)!", reason="no-key"
