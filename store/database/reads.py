@@ -51,9 +51,8 @@ class DatabaseReads:
     """
 
     def __init__(self, connection: apsw.Connection, layout: Layout) -> None:
-        self._reading = connection
         self._prefix = f"{layout.store}/"
-        # A cursor of its own saves making one for each of the most frequent questions.
+        # One cursor saves making one for each question; each is done with before the next.
         self._find = connection.cursor().execute
 
     def is_valid(self, path: str) -> bool:
@@ -159,9 +158,7 @@ class DatabaseReads:
 
     def _rows(self, statement: str, path: str) -> list[tuple[Any, ...]]:
         try:
-            return cast(
-                "list[tuple[Any, ...]]", self._reading.execute(statement, (path,)).fetchall()
-            )
+            return cast("list[tuple[Any, ...]]", self._find(statement, (path,)).fetchall())
         except apsw.Error as error:
             raise DatabaseError(f"cannot look up `{path}': {error}") from error
 
