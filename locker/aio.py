@@ -118,7 +118,7 @@ class AsyncChannel:
             raise ChannelClosedError("this end of the channel is closed") from error
 
     def _check_open(self) -> None:
-        if self.closed:
+        if self._socket.fileno() < 0:
             raise ChannelClosedError("this end of the channel is closed")
 
     def close(self) -> None:
