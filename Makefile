@@ -51,4 +51,6 @@ fuzz: setup-dev
 
 clean: stop
 	chmod -R u+w .run 2>/dev/null || true
-	rm -rf .run $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .run $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find store storedaemon builder locker reaper tests contrib \
+		'(' -name __pycache__ -o -name '*.so' ')' -prune -exec rm -rf {} +
