@@ -119,7 +119,8 @@ class Attempt:
                 await self.log.close()  # while the kernel takes the container apart
         else:
             await _follow_leader(watch, spawned)
-        await watch.until(spawned.process.wait)
+        if spawned.process.status is None:
+            await watch.until(spawned.process.wait)
         return await spawned.process.wait()
 
     async def _end(self, spawned: SpawnedProcess, meter: Meter) -> None:
