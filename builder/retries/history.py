@@ -40,9 +40,7 @@ create index if not exists AttemptsThatNeededQuiet on Attempts (name)
 _RECORD = f"insert into Attempts ({_COLUMNS}) values ({_MARKS})"  # noqa: S608 - names of fields
 _OF_DRV = f"select {_COLUMNS} from Attempts where drv = ? order by sequence desc limit ?"  # noqa: S608
 _OF_NAME = f"select {_COLUMNS} from Attempts where name = ? order by sequence desc limit ?"  # noqa: S608
-_PEAK_OF_NAME = """
-select coalesce(max(peak_memory), 0)
-  from (select peak_memory from Attempts where name = ? order by sequence desc limit ?)"""
+_PEAKS_OF_NAME = "select peak_memory from Attempts where name = ? order by sequence desc limit ?"
 _NEEDED_QUIET = "select distinct name from Attempts where cause = 'success' and quiet > 0"
 _FLAKY = """
 select name,
@@ -131,7 +129,7 @@ class History:
     def peak_of_name(self, name: str) -> int:
         """Return the most bytes that the latest builds of any derivation of a name needed."""
         peaks = [each.peak_memory for each in self._unwritten() if each.name == name]
-        written = _query(self._reader, _PEAK_OF_NAME, (name, _LOOKED_AT))
+        written = _query(self._reader, _PEAKS_OF_NAME, (name, _LOOKED_AT))
         return max([*peaks, *(int(peak) for (peak,) in written)], default=0)
 
     async def flaky(self, most: int = 1000) -> list[Flaky]:

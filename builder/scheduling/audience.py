@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Those who follow a build, and how they are told what happens.
 
-Each request has a queue. Events about the course of builds always enter it: they
-are small, and there are a few for each build. Log output enters while the queue
-holds less than a bound; beyond it a sole follower slows the builder down, as a
-terminal would, but where others follow too the slow one loses output instead.
+Each request has a queue. What its client cannot be told at once waits there. Events
+about the course of builds always enter: they are small, and there are a few for each
+build. Log output enters while the queue holds less than a bound; beyond it a sole
+follower slows the builder down, as a terminal would, but where others follow too the
+slow one loses output instead.
 """
 
 from collections import deque
