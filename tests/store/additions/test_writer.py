@@ -366,6 +366,21 @@ async def test_the_content_index_learns_from_additions(
     assert content_index.lookup(digest, recursive=True) is None
 
 
+@pytest.mark.parametrize(("text", "noted"), [(BIG[:8192], True), (BIG[:8191], False)])
+async def test_the_content_index_learns_of_texts_that_are_worth_it(
+    writer: StoreWriter,
+    roots: SessionRoots,
+    content_index: ContentIndex,
+    text: bytes,
+    *,
+    noted: bool,
+):
+    """To find a smaller one would spare nobody anything."""
+    path = await writer.add_text(roots, "text", text, [])
+    digest = Digest.of(HashAlgorithm.SHA256, text)
+    assert content_index.lookup(digest, recursive=False) == (path if noted else None)
+
+
 async def test_private_directories_of_the_dead_are_swept(
     layout: Layout,
     database: StoreDatabase,
