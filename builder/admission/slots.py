@@ -263,10 +263,10 @@ class Slots:
                 del self._shares[user]
 
     def _has_room(self, limit: int | None) -> bool:
-        limits = [slot.limit for slot in self._taken if slot.limit is not None]
-        if limit is not None:
-            limits.append(limit)
-        return len(self._taken) < min([self._capacity, *limits])
+        taken = len(self._taken)
+        if taken >= self._capacity or (limit is not None and taken >= limit):
+            return False
+        return all(slot.limit is None or taken < slot.limit for slot in self._taken)
 
     def _take(self, claim: Claim, asker: Asker, limit: int | None) -> Slot:
         slot = Slot(claim, asker.user, asker.weight, limit)
