@@ -11,7 +11,7 @@
     child.py       what happens between namespaces and exec, step by step
     calls.py       the last steps, a list of system calls
     _launch.c      makes them, in a process that shares the spawner's memory until the exec
-    root.py, mounts.py, identity.py, network.py, program.py, landlock.py
+    root.py, mounts.py, shelf.py, identity.py, network.py, program.py, landlock.py
                    the steps
     bpf.py, seccomp.py
                    the filter of system calls

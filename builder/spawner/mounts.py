@@ -18,9 +18,9 @@ from builder.spawner.filesystems import (
     mount_file_system,
     mount_tree,
     open_all,
-    private,
 )
 from builder.spawner.script import BIND, MAKE_DEVICES, VIEW_STORE, Step
+from builder.spawner.shelf import Shelf
 from builder.spawner.syscalls import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -102,21 +102,6 @@ def make_device_template(nodes: tuple[bytes, ...]) -> DeviceTemplate | None:
     return DeviceTemplate(tree, nodes)
 
 
-class Fetched(NamedTuple):
-    """What was opened for a step: mounts that are attached nowhere, or directories.
-
-    Attributes:
-        fds: Its descriptors.
-        mode: What a bind shows.
-    """
-
-    fds: tuple[int, ...]
-    mode: int = 0
-
-
-NOTHING = Fetched(())
-
-
 class Workshop:
     """Executes the steps of a script in a root.
 
@@ -134,12 +119,8 @@ class Workshop:
         self._proc = proc
         self._template = devices
         self._parents: dict[bytes, int] = {b"": root}
-        self._fetched: dict[int, Fetched] = {}
-        self._fetchers: dict[int, Callable[..., Fetched]] = {
-            BIND: self._fetch_bind,
-            MAKE_DEVICES: self._fetch_devices,
-            VIEW_STORE: self._fetch_view,
-        }
+        self._shelf = Shelf()
+        self._fetched: dict[int, tuple[int, ...]] = {}
         self._executors: tuple[Callable[..., None], ...] = (
             self._bind,
             self._make_file,
@@ -153,7 +134,9 @@ class Workshop:
     def must_fetch(self, step: Step) -> bool:
         """Tell whether a step shows anything of the host."""
         action = step[1]
-        return action in self._fetchers and not (action == MAKE_DEVICES and self._copies(step[4]))
+        if action == MAKE_DEVICES:
+            return self._template is None or self._template.nodes != step[4]
+        return action in (BIND, VIEW_STORE)
 
     def fetch(self, step: Step) -> None:
         """Open what a step shows of the host, where the host's mounts can be seen.
@@ -161,8 +144,13 @@ class Workshop:
         Raises:
             OSError: It failed.
         """
-        at, action, *arguments = step
-        self._fetched[at] = self._fetchers[action](*arguments)
+        at, action = step[:2]
+        if action == BIND:
+            self._fetched[at] = self._fetch_bind(*step[4:])
+        elif action == MAKE_DEVICES:
+            self._fetched[at] = open_devices(step[4])
+        else:
+            self._fetched[at] = open_layers(step[4], *step[6:])
 
     def execute(self, step: Step) -> None:
         """Execute one step; what it shows of the host was fetched.
@@ -173,17 +161,21 @@ class Workshop:
         at, action, *arguments = step
         if len(self._parents) > _MAX_OPEN:
             self._forget_parents()
-        if at not in self._fetched:
+        fds = self._fetched.get(at)
+        if fds is None:
             self._executors[action](*arguments)
-            return
-        self._executors[action](*arguments, self._fetched[at])
-        close_all(self._fetched.pop(at).fds)
+        else:
+            self._executors[action](*arguments, fds)
+            del self._fetched[at]
+            for fd in fds:
+                os.close(fd)
 
     def close(self) -> None:
         """Close what was opened, but for the root."""
         self._forget_parents()
-        for fetched in self._fetched.values():
-            close_all(fetched.fds)
+        self._shelf.close()
+        for fds in self._fetched.values():
+            close_all(fds)
         self._fetched.clear()
 
     def _forget_parents(self) -> None:
@@ -230,23 +222,14 @@ class Workshop:
             os.mkdir(name, 0o755, dir_fd=self._parent(parent))
 
     def _fetch_bind(
-        self, _parent: bytes, _name: bytes, source: bytes, attributes: bytes, missing_is_error: int
-    ) -> Fetched:
+        self, source: bytes, attributes: bytes, missing_is_error: int
+    ) -> tuple[int, ...]:
         try:
-            tree = mount_tree(source)
+            return (self._shelf.open(source, attributes),)
         except FileNotFoundError:
             if missing_is_error:
                 raise
-            return NOTHING
-        try:
-            mode = os.fstat(tree).st_mode
-            if not stat.S_ISLNK(mode):
-                attributes = private(attributes)
-                mount_setattr(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, len(attributes))
-        except OSError:
-            os.close(tree)
-            raise
-        return Fetched((tree,), mode)
+            return ()
 
     def _bind(
         self,
@@ -255,17 +238,18 @@ class Workshop:
         _source: bytes,
         _attributes: bytes,
         _missing_is_error: int,
-        source: Fetched,
+        trees: tuple[int, ...],
     ) -> None:
-        if source is NOTHING:
+        if not trees:
             return
         above = self._parent(parent)
-        [tree] = source.fds
-        if stat.S_ISLNK(source.mode):
+        tree = trees[0]
+        mode = os.fstat(tree).st_mode
+        if stat.S_ISLNK(mode):
             os.symlink(os.readlink(b"", dir_fd=tree), name, dir_fd=above)
             return
         try:
-            if stat.S_ISDIR(source.mode):
+            if stat.S_ISDIR(mode):
                 os.mkdir(name, 0o755, dir_fd=above)
             else:
                 os.mknod(name, stat.S_IFREG | 0o600, dir_fd=above)
@@ -303,32 +287,25 @@ class Workshop:
     def _make_link(self, parent: bytes, name: bytes, destination: bytes) -> None:
         os.symlink(destination, name, dir_fd=self._parent(parent))
 
-    def _copies(self, nodes: tuple[bytes, ...]) -> bool:
-        return self._template is not None and self._template.nodes == nodes
-
-    def _fetch_devices(self, _parent: bytes, _name: bytes, nodes: tuple[bytes, ...]) -> Fetched:
-        return Fetched(open_devices(nodes))
-
     def _make_devices(
-        self, parent: bytes, name: bytes, nodes: tuple[bytes, ...], source: Fetched | None = None
+        self,
+        parent: bytes,
+        name: bytes,
+        nodes: tuple[bytes, ...],
+        trees: tuple[int, ...] | None = None,
     ) -> None:
         template = self._template
-        if source is None and template is not None:
+        if trees is None and template is not None:
             tree = open_tree(template.mount, b"", CLONE_TREE | AT_EMPTY_PATH)
         else:
             tree = mount_file_system(b"tmpfs", ((b"mode", b"0755"),), MOUNT_ATTR_NOSUID)
         try:
             self.make_place(parent, name)
             self._attach(tree, parent, name)
-            if source is not None:
-                fill_devices(tree, nodes, source.fds)
+            if trees is not None:
+                fill_devices(tree, nodes, trees)
         finally:
             os.close(tree)
-
-    def _fetch_view(
-        self, _parent: bytes, _name: bytes, store: bytes, _items: bytes, upper: bytes, work: bytes
-    ) -> Fetched:
-        return Fetched(open_layers(store, upper, work))
 
     def _view_store(
         self,
@@ -338,11 +315,11 @@ class Workshop:
         items: bytes,
         upper: bytes,
         work: bytes,
-        source: Fetched,
+        layers: tuple[int, ...],
     ) -> None:
         self.make_place(parent, name)
         place = self._parent(parent), name
-        tree = make_view(place, source.fds, items.split(b"\n"), (upper, work), self._proc)
+        tree = make_view(place, layers, items.split(b"\n"), (upper, work), self._proc)
         try:
             self._attach(tree, parent, name)
         finally:

@@ -267,6 +267,34 @@ async def test_what_is_mounted_in_shared_places_stays_inside(
         umount2(shared, MNT_DETACH)
 
 
+async def test_inputs_that_lie_side_by_side_are_as_single_ones(
+    bench: Any, shell: Any, tmp_path: Path
+) -> None:
+    """Read-only or not, directory, file, link or absent, with what is mounted below."""
+    tmp_path.chmod(0o755)
+    for number in range(8):
+        (tmp_path / f"{number}").mkdir(mode=0o777)
+        (tmp_path / f"{number}").chmod(0o777)
+    (tmp_path / "file").write_text("text\n")
+    (tmp_path / "link").symlink_to("file")
+    mount(b"none", bytes(tmp_path / "7"), b"tmpfs", 0, None)
+    try:
+        (tmp_path / "7" / "below").touch()
+        writable = [Bind(f"{tmp_path}/{i}", f"/w/{i}", read_only=False) for i in range(8)]
+        names = (*map(str, range(8)), "file", "link", "absent")
+        inputs = [Bind(f"{tmp_path}/{name}", f"/r/{name}", optional=True) for name in names]
+        script = (
+            "for i in 0 1 2 3 4 5 6; do touch /w/$i/made || echo $i; ! touch /r/$i/x || echo $i;"
+            "done 2>/dev/null; cd /r; echo *; cat file; readlink link; ls 7; touch 7/x 2>&1"
+        )
+        outcome = await bench.run(shell(script, operations=(*writable, *inputs)))
+    finally:
+        umount2(bytes(tmp_path / "7"), 0)
+    assert outcome.lines[:4] == ["0 1 2 3 4 5 6 7 file link", "text", "file", "below"]
+    assert "Read-only file system" in outcome.lines[4]
+    assert all(os.listdir(tmp_path / f"{number}") == ["made"] for number in range(7))
+
+
 async def test_thousands_of_inputs_are_bound(bench: Any, shell: Any, tmp_path: Path) -> None:
     """A description of many operations arrives, and takes few descriptors of the spawner."""
     (tmp_path / "item").mkdir()
