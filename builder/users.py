@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from typing import NamedTuple
 
+import structlog
 import trio
 
 from builder.brackets import AsyncBracket
@@ -25,8 +26,23 @@ from builder.errors import BuildError
 from builder.events import FailureKind
 from store.filelocks import LockMode, open_lock_file, try_lock
 
+log = structlog.get_logger("builder")
+
 MACHINE_POOL = "/run/storedaemon/userpool"
 """Where lock files lie that all daemons of a machine see."""
+
+
+def machine_pool() -> tuple[str, ...]:
+    """Return the place of the machine's lock files; nothing where it cannot be made.
+
+    A daemon in a container of its own, with a read-only /run, has no other beside it.
+    """
+    try:
+        os.makedirs(MACHINE_POOL, mode=0o700, exist_ok=True)
+    except OSError as error:
+        log.warning("build_users_locked_in_state_only", error=str(error))
+        return ()
+    return (MACHINE_POOL,)
 
 
 class BuildUser(NamedTuple):

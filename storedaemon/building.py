@@ -46,7 +46,7 @@ from builder.scheduling.scheduler import Scheduler
 from builder.spawner.client import Spawner
 from builder.substitution.substituter import Substituter
 from builder.toolkit import find_toolkit, usable_guix
-from builder.users import MACHINE_POOL, BuildUsers
+from builder.users import BuildUsers, machine_pool
 from builder.workshop import Workshop
 from locker.pathlocks import PathLocks
 from reaper.monitor import ProcessMonitor
@@ -285,7 +285,7 @@ def _users(materials: Materials) -> BuildUsers | None:
     group = materials.settings.build_users_group
     if not group or os.geteuid() != 0:
         return None
-    pools = (materials.layout.user_pool, MACHINE_POOL)
+    pools = (materials.layout.user_pool, *machine_pool())
     return BuildUsers(group, pools, partial(end_processes, materials.monitor))
 
 

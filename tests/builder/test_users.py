@@ -118,3 +118,14 @@ async def test_a_place_that_cannot_be_made_is_named(tmp_path: Path, make: Make):
     with pytest.raises(BuildError, match=r"cannot make `.*/file/machine' for locks"):
         async with make("file/machine").borrow(never):
             pass
+
+
+def test_where_run_cannot_be_written_the_state_directory_has_the_only_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A daemon in a container must build all the same."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(users, "MACHINE_POOL", f"{tmp_path}/file/pool")
+    assert users.machine_pool() == ()
+    monkeypatch.setattr(users, "MACHINE_POOL", f"{tmp_path}/pool")
+    assert users.machine_pool() == (f"{tmp_path}/pool",)
