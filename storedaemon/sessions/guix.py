@@ -182,9 +182,10 @@ class _Connection:
             raise ClientGoneError("the connection ended within a message")
         return bool(data)
 
-    async def _wait_for_data(self) -> bytes:
-        if not self._memory.size:
-            return await self._receiver.receive()
+    def _wait_for_data(self) -> Awaitable[bytes]:
+        return self._listen() if self._memory.size else self._receiver.receive()
+
+    async def _listen(self) -> bytes:
         with self._memory.listening():
             return await self._receiver.receive()
 
