@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Lists of system calls, made by this process or by one that it launches.
+/* System calls, and lists of them, made by this process or by one that it launches.
 
    A fork copies the page tables of an interpreter, both processes then copy each page that
    they write to, and the exec takes the copy apart: more than a millisecond, all of it for
@@ -285,7 +285,44 @@ perform (PyObject *module, PyObject *calls)
   return Py_BuildValue ("ni", failed, why);
 }
 
+/* Make one call: its name for errors, its number, its arguments.  */
+static PyObject *
+call (PyObject *module, PyObject *const *given, Py_ssize_t count)
+{
+  (void) module;
+  if (count < 2 || count > 2 + MAX_ARGUMENTS)
+    {
+      PyErr_SetString (PyExc_TypeError, "a call has a name, a number and up to six arguments");
+      return NULL;
+    }
+  long number = PyLong_AsLong (given[1]);
+  if (number == -1 && PyErr_Occurred ())
+    return NULL;
+  struct call made = {.number = number};
+  struct list none = {0};
+  for (Py_ssize_t i = 2; i < count; i++)
+    if (PyTuple_Check (given[i]) || given[i] == Py_Ellipsis)
+      {
+        PyErr_SetString (PyExc_TypeError, "such an argument belongs to a list of calls");
+        return NULL;
+      }
+    else if (!read_argument (&none, &made, (int) i - 2, given[i]))
+      return NULL;
+  long *a = made.arguments;
+  long result = syscall (number, a[0], a[1], a[2], a[3], a[4], a[5]);
+  if (result != -1)
+    return PyLong_FromLong (result);
+  int error = errno;
+  PyObject *text = PyUnicode_FromFormat ("%U: %s", given[0], strerror (error));
+  PyObject *arguments = text == NULL ? NULL : Py_BuildValue ("iN", error, text);
+  if (arguments != NULL)
+    PyErr_SetObject (PyExc_OSError, arguments);
+  Py_XDECREF (arguments);
+  return NULL;
+}
+
 static PyMethodDef methods[] = {
+  {"call", (PyCFunction) (void (*) (void)) call, METH_FASTCALL, "Make one call."},
   {"launch", launch, METH_O, "Have a sibling of this process make the calls of a list."},
   {"perform", perform, METH_O, "Make the calls of a list."},
   {NULL, NULL, 0, NULL},

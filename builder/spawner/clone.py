@@ -40,7 +40,7 @@ class Cloner:
 
     def __init__(self) -> None:
         self._pidfd = ctypes.c_int(-1)
-        self._buffer = ctypes.create_string_buffer(_ARGUMENTS.size)
+        self._buffer = bytearray(_ARGUMENTS.size)
 
     def clone(self, flags: int) -> tuple[int, int]:
         """Make a sibling of this process.

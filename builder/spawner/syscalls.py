@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """System calls that Python does not offer, under their own names.
 
-Each wrapper raises `OSError` that names the call. The new mount calls are reached by
-number, since C libraries older than glibc 2.36 have no wrappers for them; their numbers
-are the same on every machine but for the few in `_NUMBERS`.
+Each raises `OSError` that names the call. They are reached by number, since C libraries
+older than glibc 2.36 have no wrappers for the new mount calls, and through the extension,
+since a container takes more than fifty, and ctypes ten times as long for one.
 """
 
-import ctypes
 import os
 import struct
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+
+from builder.spawner import _launch
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -50,46 +51,32 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 _MACHINE = os.uname().machine
-_PIVOT_ROOT = {"x86_64": 155, "i686": 217}.get(_MACHINE, 41)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_text, _int, _uint, _size = ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_size_t
+_COLUMN = {"x86_64": 0, "i686": 1}.get(_MACHINE, 2)
 
 
-def _system_call(name: str, number: int, *types: Any) -> Callable[..., int]:
-    """Bind a system call by number, or a function of libc where `number` is 0."""
-    function = _libc["syscall" if number else name]
-    function.restype = ctypes.c_long
-    function.argtypes = (ctypes.c_long, *types) if number else types
-    get_errno, leading = ctypes.get_errno, (number,) if number else ()
-
-    def call(*arguments: Any) -> int:
-        result: int = function(*leading, *arguments)
-        if result < 0:
-            code = get_errno()
-            raise OSError(code, f"{name}: {os.strerror(code)}")
-        return result
-
-    return call
+def _system_call(name: str, *numbers: int) -> Callable[..., int]:
+    """Bind a system call by its number: one for all machines, or those of x86_64, i686, others."""
+    return partial(_launch.call, name, numbers[_COLUMN] if len(numbers) > 1 else numbers[0])
 
 
-clone3 = _system_call("clone3", 435, ctypes.c_void_p, _size)
-openat2 = _system_call("openat2", 437, _int, _text, _text, _size)
-open_tree = _system_call("open_tree", 428, _int, _text, _uint)
-move_mount = _system_call("move_mount", 429, _int, _text, _int, _text, _uint)
-fsopen = _system_call("fsopen", 430, _text, _uint)
-fsconfig = _system_call("fsconfig", 431, _int, _uint, _text, _text, _int)
-fsmount = _system_call("fsmount", 432, _int, _uint, _uint)
-mount_setattr = _system_call("mount_setattr", 442, _int, _text, _uint, _text, _size)
-landlock_create_ruleset = _system_call("landlock_create_ruleset", 444, _text, _size, _uint)
-pivot_root = _system_call("pivot_root", _PIVOT_ROOT, _text, _text)
-mount = _system_call("mount", 0, _text, _text, _text, ctypes.c_ulong, _text)
-umount2 = _system_call("umount2", 0, _text, _int)
-setns = _system_call("setns", 0, _int, _int)
-unshare = _system_call("unshare", 0, _int)
-sethostname = _system_call("sethostname", 0, _text, _size)
-setdomainname = _system_call("setdomainname", 0, _text, _size)
-prctl = _system_call("prctl", 0, _int, *[ctypes.c_ulong] * 4)
+clone3 = _system_call("clone3", 435)
+openat2 = _system_call("openat2", 437)
+open_tree = _system_call("open_tree", 428)
+move_mount = _system_call("move_mount", 429)
+fsopen = _system_call("fsopen", 430)
+fsconfig = _system_call("fsconfig", 431)
+fsmount = _system_call("fsmount", 432)
+mount_setattr = _system_call("mount_setattr", 442)
+landlock_create_ruleset = _system_call("landlock_create_ruleset", 444)
+pivot_root = _system_call("pivot_root", 155, 217, 41)
+mount = _system_call("mount", 165, 21, 40)
+umount2 = _system_call("umount2", 166, 52, 39)
+setns = _system_call("setns", 308, 346, 268)
+unshare = _system_call("unshare", 272, 310, 97)
+sethostname = _system_call("sethostname", 170, 74, 161)
+setdomainname = _system_call("setdomainname", 171, 121, 162)
+prctl = _system_call("prctl", 157, 172, 167)
 
 
 def how_to_open(flags: int, resolve: int, mode: int = 0) -> bytes:
@@ -102,9 +89,8 @@ def mount_attributes(set_flags: int, propagation: int = 0) -> bytes:
     return struct.pack("=QQQQ", set_flags, 0, propagation, 0)
 
 
-_RT_SIGACTION = 13 if _MACHINE == "x86_64" else 174 if _MACHINE == "i686" else 134
 _SIG_IGN = struct.pack("@P", 1)
-_rt_sigaction = _system_call("rt_sigaction", _RT_SIGACTION, _int, _text, _text, _size)
+_rt_sigaction = _system_call("rt_sigaction", 13, 174, 134)
 
 
 def reset_ignored_signals() -> None:
@@ -114,9 +100,9 @@ def reset_ignored_signals() -> None:
     the two that the C library keeps to itself may have come ignored; `signal.signal` cannot
     change those.
     """
-    action, default = ctypes.create_string_buffer(32), bytes(32)
+    action, default = bytearray(32), bytes(32)
     for number in range(1, 65):
         if number not in (9, 19):  # SIGKILL, SIGSTOP
             _rt_sigaction(number, None, action, 8)
-            if action.raw[: ctypes.sizeof(ctypes.c_void_p)] == _SIG_IGN:
+            if action[: len(_SIG_IGN)] == _SIG_IGN:
                 _rt_sigaction(number, default, None, 8)

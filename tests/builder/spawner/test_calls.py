@@ -15,6 +15,7 @@ from builder.spawner.calls import Call, perform
 from builder.spawner.client import start_spawner
 from builder.spawner.messages import CODEC, SpawnRequest
 from builder.spawner.script import pack, translate
+from builder.spawner.syscalls import how_to_open, openat2
 from locker.channel import Channel
 
 _AT_FDCWD = -100
@@ -33,6 +34,20 @@ def test_a_call_takes_the_result_of_the_one_before(tmp_path: Path) -> None:
     assert perform(calls) is None
     os.close(lowest)
     assert Path(os.fsdecode(path)).read_bytes() == b"1234"
+
+
+def test_a_single_call_names_itself_in_errors(tmp_path: Path) -> None:
+    """Its result is a number; what belongs to lists alone is refused."""
+    attributes = how_to_open(os.O_PATH, 0)
+    missing = os.fsencode(tmp_path / "missing")
+    with pytest.raises(FileNotFoundError, match=r"^\[Errno 2\] openat2: No such file"):
+        openat2(_AT_FDCWD, missing, attributes, len(attributes))
+    fd = openat2(_AT_FDCWD, os.fsencode(tmp_path), attributes, len(attributes))
+    assert os.path.samestat(os.fstat(fd), tmp_path.stat())
+    os.close(fd)
+    for wrong in ((...,), ((b"",),), ("text",), (0,) * 7):
+        with pytest.raises(TypeError):
+            _launch.call("getpid", 0, *wrong)  # type: ignore[arg-type]
 
 
 def test_the_first_failure_ends_the_list(tmp_path: Path) -> None:
