@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from builder.spawner import DOUBLED
 from locker.start import StartedHelper, start_helper
 
 LOCKER = "locker"
@@ -58,6 +59,6 @@ def start_helpers(workers: int) -> Helpers:
     count = workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     return Helpers(
         locker=start_helper(LOCKER),
-        spawner=start_helper(SPAWNER),
+        spawner=start_helper(SPAWNER, DOUBLED),
         workers=tuple(start_helper(WORKER) for _ in range(count)),
     )

@@ -23,3 +23,6 @@ safely be forked, and stays small, because the price of a fork is the size of it
 Where it can, it does not fork at all; guests and containers in the host's network need it.
 It needs Linux 5.12, for mount_setattr.
 """
+
+DOUBLED = "doubled"
+"""The argument with which the spawner becomes two processes once it has something to do."""

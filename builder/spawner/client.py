@@ -6,6 +6,8 @@ nursery, then `Spawner.spawn`.
 """
 
 import os
+import socket
+from collections import deque
 from collections.abc import Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,9 +17,11 @@ import trio
 
 from builder.container import Container
 from builder.operations import Operation
+from builder.spawner import DOUBLED
 from builder.spawner.messages import (
     CODEC,
     STATUS_CODEC,
+    Joined,
     SetupFailure,
     Spawned,
     SpawnRefused,
@@ -30,6 +34,7 @@ from locker.start import StartedHelper, start_helper
 from reaper.monitor import ProcessMonitor
 from reaper.process import Process
 
+_PATIENCE = 2.0  # seconds for a process whose channel is closed to end
 _STATUS_SIZE = 4096  # PIPE_BUF: a failure is written at once
 
 
@@ -85,13 +90,16 @@ class SetupError(SpawnError):
         return self.step in ("program", "execute")
 
 
-def start_spawner() -> StartedHelper:
+def start_spawner(*, doubled: bool = False) -> StartedHelper:
     """Start the process; must come before this process's first thread.
+
+    Args:
+        doubled: Have it become two processes when the first container has been made.
 
     Raises:
         OSError: It cannot be made.
     """
-    return start_helper("builder.spawner")
+    return start_helper("builder.spawner", *((DOUBLED,) if doubled else ()))
 
 
 class _Pending:
@@ -193,6 +201,16 @@ class SpawnerStatistics:
     pending: int
 
 
+class _Desk:
+    """One process of the spawner: its channel, and what it has been asked and not answered."""
+
+    __slots__ = ("channel", "pending")
+
+    def __init__(self, channel: AsyncChannel) -> None:
+        self.channel = channel
+        self.pending: dict[int, _Pending] = {}
+
+
 class Spawner:
     """Has containers started; any number at once.
 
@@ -202,9 +220,9 @@ class Spawner:
     """
 
     def __init__(self, channel: AsyncChannel, monitor: ProcessMonitor) -> None:
-        self._channel = channel
         self._monitor = monitor
-        self._pending: dict[int, _Pending] = {}
+        self._desks = deque([_Desk(channel)])
+        self._joined: list[Process] = []
         self._next_number = 0
         self._gone = False
 
@@ -215,34 +233,57 @@ class Spawner:
 
     def statistics(self) -> SpawnerStatistics:
         """Give counts for status displays."""
-        return SpawnerStatistics(self._next_number, len(self._pending))
+        return SpawnerStatistics(self._next_number, sum(len(desk.pending) for desk in self._desks))
 
     def close(self) -> None:
-        """Close the channel, which ends the spawner and `run`."""
-        self._channel.close()
+        """Close the channels, which ends the spawner and `run`."""
+        for desk in self._desks:
+            desk.channel.close()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Take replies until the spawner is gone; then every spawn fails."""
+        """Take replies until the spawner, or a part of it, is gone; then every spawn fails."""
         task_status.started()
+        first = self._desks[0]
         try:
-            while True:
-                reply, fds = await self._channel.receive()
-                self._take(reply, fds)
-        except HelperError:
-            pass  # whoever waits or asks is told below; the channel has closed the descriptors
+            async with trio.open_nursery() as nursery:
+                await self._serve(first, nursery)
         finally:
             self._gone = True
-            for pending in self._pending.values():
-                pending.settle(error=SpawnerGoneError())
-            self._pending.clear()
+            for desk in self._desks:
+                for pending in desk.pending.values():
+                    pending.settle(error=SpawnerGoneError())
+                desk.pending.clear()
+                if desk is not first:
+                    desk.channel.close()
+            await self._part()
 
-    def _take(self, reply: Spawned | SpawnRefused, fds: tuple[int, ...]) -> None:
-        pending = self._pending.pop(reply.number)
-        match reply:
-            case Spawned(pid=pid):
-                pending.settle(self._monitor.register(pid, fds[0]))
-            case SpawnRefused(failure=failure):
-                pending.settle(error=_setup_error(pending.container, failure))
+    async def _serve(self, desk: _Desk, nursery: trio.Nursery) -> None:
+        try:
+            while True:
+                reply, fds = await desk.channel.receive()
+                match reply:
+                    case Spawned(number, pid):
+                        desk.pending.pop(number).settle(self._monitor.register(pid, fds[0]))
+                    case SpawnRefused(number, failure):
+                        pending = desk.pending.pop(number)
+                        pending.settle(error=_setup_error(pending.container, failure))
+                    case Joined(pid):
+                        nursery.start_soon(self._serve, self._join(pid, *fds), nursery)
+        except HelperError:
+            # The channel has closed the descriptors; whoever waits is told when all are gone.
+            nursery.cancel_scope.cancel()
+
+    def _join(self, pid: int, pidfd: int, fd: int) -> _Desk:
+        self._joined.append(self._monitor.register(pid, pidfd))
+        desk = _Desk(AsyncChannel(socket.socket(fileno=fd), CODEC))
+        self._desks.append(desk)
+        return desk
+
+    async def _part(self) -> None:
+        """Have the monitor reap what is about to end, if it is still there to do so."""
+        with trio.move_on_after(_PATIENCE, shield=True):
+            for process in self._joined:
+                await process.wait()
 
     async def spawn(
         self,
@@ -295,17 +336,29 @@ class Spawner:
         if self._gone:
             raise SpawnerGoneError
         number, self._next_number = self._next_number, self._next_number + 1
-        pending = self._pending[number] = _Pending(container, self._monitor.expecting())
+        desk = self._choose_desk()
+        pending = desk.pending[number] = _Pending(container, self._monitor.expecting())
         request = SpawnRequest(number, pack(translate(container)), has_stdin)
         try:
-            await self._channel.send(request, fds)
+            await desk.channel.send(request, fds)
         except BaseException as error:
-            self._pending.pop(number, None)
+            desk.pending.pop(number, None)
             pending.settle()
             if isinstance(error, HelperError):
                 raise SpawnerGoneError from error
             raise
         return pending
+
+    def _choose_desk(self) -> _Desk:
+        """Take the one with the least to do, and of equals that which had the longest rest.
+
+        It has made namespaces in advance by now.
+        """
+        desks = self._desks
+        if len(desks) > 1 and len(desks[0].pending) > len(desks[1].pending):
+            return desks[1]
+        desks.rotate(-1)
+        return desks[-1]
 
     async def _reply(self, pending: _Pending) -> Process:
         try:

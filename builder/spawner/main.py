@@ -4,19 +4,29 @@
 The spawner decides nothing about builds. It must never have a thread.
 """
 
-import contextlib
 import errno
 import gc
 import os
 import select
 import signal
+import socket
+import sys
+from contextlib import suppress
 
+from builder.spawner import DOUBLED
 from builder.spawner.calls import Channels, launch, mount_procs
 from builder.spawner.child import Setup, report, run
 from builder.spawner.clone import Cloner, namespace_flags
 from builder.spawner.identity import clear_ambient, drop_bounding_set, map_groups
 from builder.spawner.kit import Kit
-from builder.spawner.messages import CODEC, SetupFailure, Spawned, SpawnRefused, SpawnRequest
+from builder.spawner.messages import (
+    CODEC,
+    Joined,
+    SetupFailure,
+    Spawned,
+    SpawnRefused,
+    SpawnRequest,
+)
 from builder.spawner.program import UnsuitableProgramError
 from builder.spawner.room import Home
 from builder.spawner.script import Guest, Script, unpack
@@ -25,8 +35,8 @@ from locker.channel import Channel, close_all
 from locker.errors import ChannelClosedError
 from locker.start import adopt_channel
 
-_MOMENT = 0.0008
-"""Seconds for which a new container is left alone; a trivial build takes half of it."""
+_MOMENT = 0.0004
+"""Seconds for which a new container is left alone; a trivial build takes as long."""
 
 _SETUP_ERRORS = (OSError, UnsuitableProgramError, RuntimeError)
 
@@ -42,10 +52,14 @@ def main() -> None:
         if kit.privileged:
             drop_bounding_set(kit.last_capability)
         spawner = Spawner(channel, kit, Home(kit.proc) if kit.privileged else None)
+        doubles = sys.argv[1:] == [DOUBLED]
         gc.collect()
         gc.freeze()
         gc.disable()
         try:
+            if doubles:
+                spawner.serve_one()
+                spawner.double()
             while True:
                 spawner.serve_one()
         except ChannelClosedError:
@@ -85,6 +99,38 @@ class Spawner:
         if self._home is not None and self._home.away:
             self._await_leisure()
             self._prepare_room(self._home, script)
+
+    def double(self) -> None:
+        """Go on as two processes, each of which serves a channel of its own.
+
+        One stands still while it launches a container, and another time while it makes
+        namespaces, for which the kernel has it wait; two have the next container made
+        meanwhile. This comes after the first container, so that a daemon that builds nothing
+        has one process less. Where the second cannot be made, one it remains.
+        """
+        self._stay_at_home()
+        with suppress(OSError, RuntimeError):
+            self._kit.loopback.get()  # only this process can fetch it
+            self._clone_itself()
+
+    def _stay_at_home(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.close()
+        if self._home is not None:
+            self._home.return_home()
+
+    def _clone_itself(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            pid, pidfd = self._cloner.clone(0)
+            if pid == 0:
+                self._channel.close()
+                self._channel = Channel(theirs, CODEC)
+                return
+            theirs.close()
+            self._channel.send(Joined(pid), (pidfd, ours.fileno()))
+        os.close(pidfd)
 
     def _setup_for(self, script: Script) -> Setup:
         """Give what sets a container up: what was begun in advance, if it suits."""
@@ -188,7 +234,7 @@ class Spawner:
 
     def _map_groups(self, pid: int, guest: Guest, tell: int) -> None:
         """Map the groups of a process that waits for it; without an answer it gives up."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             map_groups(pid, guest.gid_map, guest.more_gids, self._kit.proc)
             os.write(tell, b"\n")
 

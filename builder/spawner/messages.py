@@ -36,6 +36,16 @@ class Spawned:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """There is another process that makes containers, `pid`.
+
+    Beside it go a pidfd, and the daemon's end of a channel to that process.
+    """
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetupFailure:
     """A container could not be set up, or its program not be executed.
 
@@ -60,5 +70,11 @@ class SpawnRefused:
     failure: SetupFailure
 
 
-CODEC = Codec(SpawnRequest, Spawned, SpawnRefused, descriptors={SpawnRequest: 4, Spawned: 1})
+CODEC = Codec(
+    SpawnRequest,
+    Spawned,
+    SpawnRefused,
+    Joined,
+    descriptors={SpawnRequest: 4, Spawned: 1, Joined: 2},
+)
 STATUS_CODEC = Codec(SetupFailure)

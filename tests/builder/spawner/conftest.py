@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from builder.container import (
 from builder.spawner.client import SetupError, SpawnedProcess, Spawner, start_spawner
 from reaper.monitor import ProcessMonitor
 from reaper.process import ExitStatus, Process
+from tests.builder.spawner.processes import spawners
 
 BUILDER = HostIdentity(30001, 30000)
 SYSTEM = ("/usr", "/bin", "/lib", "/lib64")
@@ -138,16 +140,32 @@ def shell() -> Describe:
 @pytest.fixture
 async def bench(nursery: trio.Nursery) -> AsyncIterator[Workbench]:
     """A spawner, which must be gone in the end."""
-    helper = start_spawner()
+    async with _working(nursery, doubled=False) as workbench:
+        yield workbench
+
+
+@pytest.fixture
+async def doubled(nursery: trio.Nursery) -> AsyncIterator[Workbench]:
+    """A spawner that becomes two processes, which must be gone in the end."""
+    async with _working(nursery, doubled=True) as workbench:
+        yield workbench
+
+
+@asynccontextmanager
+async def _working(nursery: trio.Nursery, *, doubled: bool) -> AsyncIterator[Workbench]:
+    helper = start_spawner(doubled=doubled)
     monitor = ProcessMonitor()
     await nursery.start(monitor.run)
     process = monitor.register(helper.pid)
     spawner = Spawner.from_helper(helper, monitor)
-    await nursery.start(spawner.run)
-    yield Workbench(spawner, monitor, process)
-    spawner.close()
+    async with trio.open_nursery() as serving:
+        await serving.start(spawner.run)
+        yield Workbench(spawner, monitor, process)
+        spawner.close()
     with trio.fail_after(10):
         await process.wait()
+        while spawners():  # one may have come into being at the last moment
+            await trio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
