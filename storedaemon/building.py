@@ -148,6 +148,8 @@ class Building:
                 await nursery.start(self.scheduler.run)
                 task_status.started()
         finally:
+            if self.users is not None:
+                self.users.release_idle()
             with trio.CancelScope(shield=True):
                 await self.hooks.aclose()
 
