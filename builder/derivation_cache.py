@@ -61,6 +61,10 @@ class DerivationCache:
         parse = partial(self._parse, text, path)
         return self._add(path, len(text), await turns.run(parse, much=len(text) > LONG))
 
+    def learn(self, path: StorePath, size: int, derivation: Derivation) -> None:
+        """Take a derivation that somebody else has parsed: what is added is built next, often."""
+        self._add(path, size, derivation)
+
     def statistics(self) -> CacheStatistics:
         """Return how the cache does."""
         return self._tally.of_bytes("derivations", len(self._entries), self._size, self._limit)

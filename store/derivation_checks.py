@@ -10,7 +10,7 @@ point: `DerivationChecker`.
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 
 from store.derivations import (
     Derivation,
@@ -40,8 +40,8 @@ class DerivationChecker:
         self._directory = directory
         self._hashes = _Remembered(_REMEMBERED)
 
-    def check(self, path: StorePath, text: bytes) -> Mapping[str, StorePath]:
-        """Return the outputs of a derivation by name, if they are what they must be.
+    def check(self, path: StorePath, text: bytes) -> Derivation:
+        """Return a derivation if its outputs are what they must be.
 
         Reads input derivations that it does not remember, so it may block.
 
@@ -52,7 +52,7 @@ class DerivationChecker:
         derivation = parse_derivation(text, self._directory, path)
         known = input_hashes(derivation, self._read, self._hashes)
         check_output_paths(path, derivation, self._directory, known.__getitem__)
-        return {name: StorePath(output.path) for name, output in derivation.outputs.items()}
+        return derivation
 
     def complete(self, derivation: Derivation, name: str) -> Derivation:
         """Return a new derivation's final form, in which outputs and variables name their paths.

@@ -111,6 +111,11 @@ class Derivation:
         object.__setattr__(self, "is_builtin", self.builder.startswith("builtin:"))
 
     @property
+    def outputs_by_name(self) -> Mapping[str, StorePath]:
+        """The path of each output."""
+        return dict(zip(self.outputs, self.output_paths, strict=True))
+
+    @property
     def references(self) -> frozenset[StorePath]:
         """The items its file refers to: its inputs, not its outputs, which may not exist."""
         return frozenset(self.input_derivations).union(self.input_sources)

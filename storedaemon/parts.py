@@ -106,6 +106,7 @@ async def assemble(basics: Basics, clients: HelperClients, stack: AsyncExitStack
         guix=find_guix(config, environment),
     )
     building = make_building(materials)
+    writer.observe_derivations(building.derivations.learn)
     detached_record = await stack.enter_async_context(DetachedRecord.open(layout))
     authenticator = Authenticator.of(config, monitor)
     stack.push_async_callback(authenticator.close)

@@ -199,7 +199,7 @@ class Substituter:
         file = f"{directory}/{info.path.rpartition('/')[2]}"
 
         def check() -> Mapping[str, StorePath]:
-            return self._parts.checker.check(info.path, read_text(None, file))
+            return self._parts.checker.check(info.path, read_text(None, file)).outputs_by_name
 
         try:
             return NewItem(info, await trio.to_thread.run_sync(check))

@@ -41,6 +41,16 @@ _SMALL = 1 << 16
 _LONG = 1 << 20
 
 
+DerivationObserver = Callable[[StorePath, int, Derivation], object]
+"""Called with a derivation that is valid now, and the bytes of its text."""
+
+_NO_OUTPUTS: Mapping[str, StorePath] = {}
+
+
+def _ignore(_path: StorePath, _size: int, _derivation: Derivation) -> None:
+    """Take no notice."""
+
+
 class StoreWriter:
     """Adds items to the store; make one with `open`."""
 
@@ -62,6 +72,7 @@ class StoreWriter:
         self._index = index
         self._checker = DerivationChecker(self._directory)
         self.derivation_hashes = partial(self._checker.statistics, "derivation-hashes-added")
+        self._observer: DerivationObserver = _ignore
 
     @classmethod
     @asynccontextmanager
@@ -98,6 +109,10 @@ class StoreWriter:
     def store_fd(self) -> int:
         """The store's directory, for as long as the context lasts."""
         return self._incoming.store_fd
+
+    def observe_derivations(self, observer: DerivationObserver) -> None:
+        """Have somebody told of each derivation that is added from now on."""
+        self._observer = observer
 
     async def add_text(
         self, roots: SessionRoots, name: str, text: bytes, references: Collection[StorePath]
@@ -150,7 +165,7 @@ class StoreWriter:
         text = unparse_derivation(complete)
         file = f"{name}{DERIVATION_SUFFIX}"
         path = await self.add_text(roots, file, text, complete.references)
-        return path, {key: StorePath(output.path) for key, output in complete.outputs.items()}
+        return path, complete.outputs_by_name
 
     async def _write_text(self, path: StorePath, text: bytes) -> Received | None:
         """Write a text in its place; return None if that is valid."""
@@ -293,9 +308,11 @@ class StoreWriter:
         lease = await self._locks.acquire((path,))
         try:
             lease.delete_on_release()
-            outputs: Mapping[str, StorePath] = {}
+            derivation, outputs = None, _NO_OUTPUTS
             if is_derivation(path):
-                outputs = await self._check_derivation(path, read(), references)
+                text = read()
+                derivation = await self._check_derivation(path, text, references)
+                outputs = derivation.outputs_by_name
             try:
                 received = await put()
                 if received is None:
@@ -306,6 +323,8 @@ class StoreWriter:
             except BaseException:
                 await self._take_away(path)
                 raise
+            if derivation is not None:
+                self._observer(path, len(text), derivation)
         finally:
             await lease.release()
         return True
@@ -319,7 +338,7 @@ class StoreWriter:
 
     async def _check_derivation(
         self, path: StorePath, text: bytes, references: frozenset[StorePath]
-    ) -> Mapping[str, StorePath]:
+    ) -> Derivation:
         if self._checker.is_quick(references, len(text)):
             return self._checker.check(path, text)
         return await trio.to_thread.run_sync(self._checker.check, path, text)

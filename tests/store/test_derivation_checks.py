@@ -57,12 +57,12 @@ def test_outputs_are_given_by_name(layout: Layout):
     path, text = chain[-1]
     inputs = frozenset([chain[-2][0]])
     assert not checker.is_quick(inputs, len(text))
-    outputs = checker.check(path, text)
+    outputs = checker.check(path, text).outputs_by_name
     assert [directory.is_store_path(output) for output in outputs.values()] == [True]
     assert checker.is_quick(inputs, len(text))
     for before, _ in chain[:-1]:
         os.unlink(before)
-    assert checker.check(path, text) == outputs
+    assert checker.check(path, text).outputs_by_name == outputs
 
 
 def test_a_missing_input_is_named(layout: Layout):

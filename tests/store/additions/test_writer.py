@@ -330,8 +330,14 @@ async def test_a_derivation_is_registered_with_its_outputs(
 ):
     """So that the collector can ask for them."""
     drv = example_derivation(StoreDirectory(layout.store))
-    path = await writer.add_text(roots, "x.drv", unparse_derivation(drv), [])
+    text, told = unparse_derivation(drv), []
+    writer.observe_derivations(lambda *known: told.append(known))
+    path = await writer.add_text(roots, "x.drv", text, [])
     assert database.derivation_outputs(path) == [drv.outputs["out"].path]
+    assert told == [(path, len(text), drv)]
+    await writer.add_text(roots, "x.drv", text, [])
+    await writer.add_text(roots, "plain", text, [])
+    assert len(told) == 1
 
 
 async def test_a_false_derivation_is_refused(
