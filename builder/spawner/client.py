@@ -202,12 +202,16 @@ class SpawnerStatistics:
 
 
 class _Desk:
-    """One process of the spawner: its channel, and what it has been asked and not answered."""
+    """One process of the spawner: its channel, and what it has been asked and not answered.
 
-    __slots__ = ("channel", "pending")
+    `process` is None where somebody else started it, who closes its channel, too.
+    """
 
-    def __init__(self, channel: AsyncChannel) -> None:
+    __slots__ = ("channel", "pending", "process")
+
+    def __init__(self, channel: AsyncChannel, process: Process | None = None) -> None:
         self.channel = channel
+        self.process = process
         self.pending: dict[int, _Pending] = {}
 
 
@@ -222,7 +226,6 @@ class Spawner:
     def __init__(self, channel: AsyncChannel, monitor: ProcessMonitor) -> None:
         self._monitor = monitor
         self._desks = deque([_Desk(channel)])
-        self._joined: list[Process] = []
         self._next_number = 0
         self._gone = False
 
@@ -243,19 +246,16 @@ class Spawner:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take replies until the spawner, or a part of it, is gone; then every spawn fails."""
         task_status.started()
-        first = self._desks[0]
         try:
             async with trio.open_nursery() as nursery:
-                await self._serve(first, nursery)
+                await self._serve(self._desks[0], nursery)
         finally:
             self._gone = True
             for desk in self._desks:
                 for pending in desk.pending.values():
                     pending.settle(error=SpawnerGoneError())
                 desk.pending.clear()
-                if desk is not first:
-                    desk.channel.close()
-            await self._part()
+            await self._end_joined()
 
     async def _serve(self, desk: _Desk, nursery: trio.Nursery) -> None:
         try:
@@ -274,15 +274,18 @@ class Spawner:
             nursery.cancel_scope.cancel()
 
     def _join(self, pid: int, pidfd: int, fd: int) -> _Desk:
-        self._joined.append(self._monitor.register(pid, pidfd))
-        desk = _Desk(AsyncChannel(socket.socket(fileno=fd), CODEC))
+        channel = AsyncChannel(socket.socket(fileno=fd), CODEC)
+        desk = _Desk(channel, self._monitor.register(pid, pidfd))
         self._desks.append(desk)
         return desk
 
-    async def _part(self) -> None:
-        """Have the monitor reap what is about to end, if it is still there to do so."""
+    async def _end_joined(self) -> None:
+        """End the processes that joined, and have the monitor reap them, if it still does."""
+        joined = [(desk.channel, desk.process) for desk in self._desks if desk.process is not None]
+        for channel, _ in joined:
+            channel.close()
         with trio.move_on_after(_PATIENCE, shield=True):
-            for process in self._joined:
+            for _, process in joined:
                 await process.wait()
 
     async def spawn(

@@ -63,7 +63,7 @@ UNDER_WAY = {
     "Scheduler": {"_jobs", "_requests"},
     "Services": {"sessions"},
     "Slots": {"_held", "_shares", "_taken", "_urgent", "_waiters"},
-    "Spawner": {"_desks", "_joined"},
+    "Spawner": {"_desks"},
     "StoreWorkers": {"_background_waiters", "_idle", "_waiters", "_workers"},
     "TempRoots": {"_leaving", "_observers", "_users"},
     "Visits": {"_visits"},
