@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,17 @@ def test_a_mistake_leaves_a_running_daemon_its_socket(
     assert reaches(path, old)
 
 
+@contextmanager
+def claimant(path: str, code: str, said: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a program that claims a socket, from when it has said a line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, f"--listen={path}"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == said
+        yield process
+
+
 def killed_claimant(path: str, standstill: str) -> None:
     """Have a process claim a socket, and kill it where it stands still and says so."""
     code = (
@@ -165,11 +177,7 @@ def killed_claimant(path: str, standstill: str) -> None:
         "early.claim(sys.argv[1:], {})\n"
         "stand_still()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, f"--listen={path}"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "here\n"
+    with claimant(path, code, "here\n") as process:
         process.kill()
 
 
@@ -222,11 +230,7 @@ def test_a_signal_before_there_is_a_daemon_gives_back_the_socket(
         "main.main = lambda claims: print('claimed', *claims, flush=True) or signal.pause()\n"
         "early.run()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, f"--listen={path}"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == f"claimed {path}\n"
+    with claimant(path, code, f"claimed {path}\n") as process:
         process.terminate()
         assert process.wait(20) == 0
     assert reaches(path, old)
